@@ -1,0 +1,23 @@
+"""The run directory and its metrics store: written by one process, read by many."""
+
+from gfviz.runs.directory import RunDirectory, RunRecord, StepGraph, check_run_id, list_runs
+from gfviz.runs.identity import ProcessIdentity, WriterLock
+from gfviz.runs.reader import Buckets, Event, RunReader, RunState, RunStatus, Series
+from gfviz.runs.writer import RunWriter
+
+__all__ = [
+    "Buckets",
+    "Event",
+    "ProcessIdentity",
+    "RunDirectory",
+    "RunReader",
+    "RunRecord",
+    "RunState",
+    "RunStatus",
+    "RunWriter",
+    "Series",
+    "StepGraph",
+    "WriterLock",
+    "check_run_id",
+    "list_runs",
+]

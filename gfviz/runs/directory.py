@@ -1,0 +1,363 @@
+"""The folder of one run, and the list of all of them.
+
+`runs/ID/`: `config.yaml`, `run.json`, `metrics.db`, `graphs/`, `checkpoints/`, `model/`, `stdout.log`.
+"""
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, cast, get_args
+
+import yaml
+
+from gfviz.errors import GfvizError
+from gfviz.files import atomic_write_text
+from gfviz.runs.identity import ProcessIdentity, WriterLock
+from gfviz.runs.reader import RunReader, RunState, RunStatus
+from gfviz.runs.writer import FailurePolicy, RunWriter
+
+RECORD_VERSION = 1
+MAX_SMALL_FILE = 4 * 1024 * 1024
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_STEP_GRAPH = re.compile(r"step-(\d{1,12})-([A-Za-z0-9._-]+)\.safetensors")
+_CHECKPOINT = re.compile(r"checkpoint-(\d{1,12})")
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What `run.json` says. `process` is the newest writer; `facts` holds versions, seeds and hashes."""
+
+    id: str
+    kind: str
+    name: str
+    created: float
+    state: RunState
+    reason: str = ""
+    started: float | None = None
+    ended: float | None = None
+    process: ProcessIdentity | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+class StepGraph(NamedTuple):
+    """One saved graph: `who` is `student` or a teacher's name, `step` None for a graph that does not change."""
+
+    step: int | None
+    who: str
+    path: Path
+
+
+def check_run_id(run_id: str) -> str:
+    """The id itself where it can name a run folder; else `GfvizError` (no separators, no dots first, <= 100 letters).
+
+    >>> check_run_id("20260101-120000-demo-1a2b")
+    '20260101-120000-demo-1a2b'
+    >>> check_run_id("../etc")
+    Traceback (most recent call last):
+    ...
+    gfviz.errors.GfvizError: '../etc' cannot be a run id: use letters, digits, '.', '_' and '-', at most 100
+    """
+    if not _ID.fullmatch(run_id) or ".." in run_id:
+        shown = run_id if len(run_id) < 120 else run_id[:117] + "..."
+        raise GfvizError(f"{shown!r} cannot be a run id: use letters, digits, '.', '_' and '-', at most 100")
+    return run_id
+
+
+class RunDirectory:
+    """One run on disk. Made by `create`, `open` or `find`; holds no file open until a reader or writer is asked."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: WriterLock | None = None
+
+    @property
+    def id(self) -> str:
+        """Name of the folder."""
+        return self.path.name
+
+    @property
+    def metrics_path(self) -> Path:
+        """The SQLite store."""
+        return self.path / "metrics.db"
+
+    @property
+    def log_path(self) -> Path:
+        """What a detached run printed."""
+        return self.path / "stdout.log"
+
+    @property
+    def checkpoints_path(self) -> Path:
+        """Folder of `checkpoint-N` folders."""
+        return self.path / "checkpoints"
+
+    @property
+    def model_path(self) -> Path:
+        """Where a finished fusion leaves the fused model, an ordinary transformers folder."""
+        return self.path / "model"
+
+    def __repr__(self) -> str:
+        return f"RunDirectory({str(self.path)!r})"
+
+    @classmethod
+    def create(
+        cls, root: str | Path, config: Mapping[str, Any], kind: str = "fusion", name: str | None = None
+    ) -> "RunDirectory":
+        """Make a new run under `root` with a unique id; it appears whole or not at all.
+
+        `name` becomes part of the id where it can. Raises `GfvizError` where `root` cannot be written.
+        """
+        root = Path(root)
+        label = re.sub(r"[^A-Za-z0-9]+", "-", name or kind).strip("-").lower()[:40] or "run"
+        moment = time.time()
+        stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(moment))
+        run_id = check_run_id(f"{stamp}-{label}-{secrets.token_hex(2)}")
+        scratch = root / f".new-{run_id}"
+        try:
+            (scratch / "graphs").mkdir(parents=True)
+            (scratch / "checkpoints").mkdir()
+            run = cls(scratch)
+            atomic_write_text(
+                scratch / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+            )
+            run._write_record(RunRecord(run_id, kind, name or label, moment, "queued"))
+            os.rename(scratch, root / run_id)
+        except (OSError, GfvizError) as error:
+            shutil.rmtree(scratch, ignore_errors=True)
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+            raise GfvizError(f"cannot make a run in {root}: {reason}") from error
+        return cls(root / run_id)
+
+    @classmethod
+    def open(cls, path: str | Path) -> "RunDirectory":
+        """The run at `path`. Raises `GfvizError` where that is no run (a link, a broken `run.json`, a bad id)."""
+        path = Path(path)
+        check_run_id(path.name or path.resolve().name)
+        path = path if path.name else path.resolve()
+        if path.is_symlink() or not path.is_dir():
+            raise GfvizError(f"no run at {path}: `gfviz runs list` shows what there is")
+        run = cls(path)
+        run.record()
+        return run
+
+    @classmethod
+    def find(cls, root: str | Path, run_id: str) -> "RunDirectory":
+        """The run `run_id` under `root`, the id checked before it touches the disk; a unique prefix will do."""
+        check_run_id(run_id)
+        if (Path(root) / run_id).is_dir():
+            return cls.open(Path(root) / run_id)
+        matches = [run for run in list_runs(root) if run.id.startswith(run_id)]
+        if len(matches) == 1:
+            return matches[0]
+        found = "no run" if not matches else f"{len(matches)} runs"
+        raise GfvizError(f"{found} under {root} with an id that begins with '{run_id}': see `gfviz runs list`")
+
+    def record(self) -> RunRecord:
+        """What `run.json` says now. Raises `GfvizError` where it is missing, broken or of a newer version."""
+        data = _read_json(self.path / "run.json")
+        version = data.get("version")
+        if not isinstance(version, int) or version < 1:
+            raise GfvizError(f"{self.path / 'run.json'} is not a run record of gfviz: remove the folder or restore it")
+        if version > RECORD_VERSION:
+            raise GfvizError(f"run {self.id} was written by a newer gfviz (record {version}): upgrade to open it")
+        state, facts = data.get("state"), data.get("facts")
+        if state not in get_args(RunState):
+            raise GfvizError(f"{self.path / 'run.json'}: unknown state {str(state)[:40]!r}")
+        created = _number(data.get("created"))
+        return RunRecord(
+            id=self.id,
+            kind=str(data.get("kind", "")),
+            name=str(data.get("name", "")),
+            created=0.0 if created is None else created,
+            state=cast(RunState, state),
+            reason=str(data.get("reason", "")),
+            started=_number(data.get("started")),
+            ended=_number(data.get("ended")),
+            process=ProcessIdentity.from_json(data.get("process")),
+            facts=facts if isinstance(facts, dict) else {},
+        )
+
+    def _write_record(self, record: RunRecord) -> None:
+        data = {"version": RECORD_VERSION, **asdict(record)}
+        data["process"] = record.process._asdict() if record.process else None
+        atomic_write_text(self.path / "run.json", json.dumps(data, indent=1, sort_keys=True) + "\n")
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The configuration as it was written at creation. Raises `GfvizError` where the file is broken."""
+        path = self.path / "config.yaml"
+        try:
+            if path.stat().st_size > MAX_SMALL_FILE:
+                raise GfvizError(f"{path} is larger than 4 MB: that is no configuration")
+            loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except GfvizError:
+            raise
+        except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+            raise GfvizError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
+        if not isinstance(loaded, dict):
+            raise GfvizError(f"{path} does not hold a mapping")
+        return loaded
+
+    def writer(self, on_failure: FailurePolicy = "continue") -> RunWriter:
+        """Become the run's one writer. Raises `GfvizError` while another writer lives; takes over where it is dead."""
+        record = self.record()
+        lock = WriterLock(self.path / ".lock")
+        other = record.process
+        mine = ProcessIdentity.of()
+        rival = (
+            record.state == "running"
+            and other is not None
+            and (other.pid, other.ticks, other.host) != (mine.pid, mine.ticks, mine.host)
+            and other.alive()
+        )
+        if rival or not lock.acquire():
+            who = f"process {other.pid} on {other.host}" if other else "another process"
+            raise GfvizError(f"run {self.id} is being written by {who}: stop it first (`gfviz runs stop {self.id}`)")
+        self._lock = lock
+        try:
+            self._remove_leftovers()
+            writer = RunWriter(self, on_failure)
+            self._write_record(
+                replace(
+                    record,
+                    state="running",
+                    reason="",
+                    started=record.started or time.time(),
+                    ended=None,
+                    process=mine,
+                )
+            )
+        except BaseException:
+            lock.release()
+            raise
+        return writer
+
+    def end_writing(self, state: Literal["finished", "failed", "stopped"] | None, reason: str) -> None:
+        """For the writer: note how it ended (None leaves the record as it is) and give the lock back."""
+        try:
+            if state is not None:
+                self._write_record(replace(self.record(), state=state, reason=reason, ended=time.time()))
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+                self._lock = None
+
+    def add_facts(self, facts: Mapping[str, Any]) -> None:
+        """For the writer: note versions, seeds, hashes (JSON values) that are needed to repeat the run."""
+        record = self.record()
+        self._write_record(replace(record, facts={**record.facts, **facts}))
+
+    def mark_launched(self, pid: int) -> None:
+        """For the launcher: note the process that will write the run, so that its early death is seen."""
+        with contextlib.suppress(GfvizError):
+            record = self.record()
+            if record.state == "queued":
+                self._write_record(replace(record, process=ProcessIdentity.of(pid)))
+
+    def _remove_leftovers(self) -> None:
+        # Temporary files of a killed writer: nobody else writes here while the lock is held.
+        for folder in (self.path, self.path / "graphs"):
+            for stale in folder.glob(".*.tmp"):
+                with contextlib.suppress(OSError):
+                    stale.unlink()
+
+    def reader(self) -> RunReader:
+        """A read-only view of the metrics."""
+        return RunReader(self)
+
+    def status(self) -> RunStatus:
+        """Shorthand for `reader().status()`."""
+        with self.reader() as reader:
+            return reader.status()
+
+    def graphs(self) -> list[StepGraph]:
+        """Saved graphs, by step (those without a step first)."""
+        found = []
+        for path in sorted((self.path / "graphs").glob("*.safetensors")):
+            match = _STEP_GRAPH.fullmatch(path.name)
+            found.append(StepGraph(int(match[1]), match[2], path) if match else StepGraph(None, path.stem, path))
+        return sorted(found, key=lambda graph: (-1 if graph.step is None else graph.step, graph.who))
+
+    def checkpoints(self) -> list[tuple[int, Path]]:
+        """Whole checkpoints as (step, folder), oldest first; half of one, left by a killed process, is none."""
+        found = []
+        if self.checkpoints_path.is_dir():
+            for path in self.checkpoints_path.iterdir():
+                match = _CHECKPOINT.fullmatch(path.name)
+                if match and path.is_dir() and (path / "COMPLETE").is_file():
+                    found.append((int(match[1]), path))
+        return sorted(found)
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Words the user put on the run."""
+        path = self.path / "tags.json"
+        if not path.is_file():
+            return ()
+        tags = _read_json(path).get("tags")
+        return tuple(str(tag) for tag in tags) if isinstance(tags, list) else ()
+
+    def set_tags(self, tags: tuple[str, ...] | list[str]) -> None:
+        """Replace the tags: at most 32 of at most 64 letters. In a file of their own: the writer cannot lose them."""
+        words = sorted({tag.strip() for tag in tags if tag.strip()})
+        if len(words) > 32 or any(len(word) > 64 for word in words):
+            raise GfvizError("at most 32 tags of at most 64 letters each")
+        atomic_write_text(self.path / "tags.json", json.dumps({"version": 1, "tags": words}) + "\n")
+
+    def remove(self) -> None:
+        """Delete the run and all in it. Raises `GfvizError` while it is alive. The folder vanishes in one step."""
+        if self.status().alive:
+            raise GfvizError(f"run {self.id} is alive: stop it before it can be removed")
+        lock = WriterLock(self.path / ".lock")
+        if not lock.acquire():
+            raise GfvizError(f"run {self.id} is being written: stop it before it can be removed")
+        grave = self.path.with_name(f".removed-{self.id}-{secrets.token_hex(2)}")
+        try:
+            os.rename(self.path, grave)
+            shutil.rmtree(grave)
+        except OSError as error:
+            raise GfvizError(f"cannot remove run {self.id}: {error.strerror or error}") from error
+        finally:
+            lock.release()
+
+
+def list_runs(root: str | Path) -> list[RunDirectory]:
+    """Runs under `root`, newest first; an absent root is an empty list, what is not a run is passed over."""
+    return [run for _, run in sorted(_runs_with_time(Path(root)), key=lambda item: item[0], reverse=True)]
+
+
+def _runs_with_time(root: Path) -> Iterator[tuple[tuple[float, str], RunDirectory]]:
+    if not root.is_dir():
+        return
+    for path in root.iterdir():
+        if _ID.fullmatch(path.name) and (path / "run.json").is_file():
+            with contextlib.suppress(GfvizError):
+                run = RunDirectory.open(path)
+                yield (run.record().created, run.id), run
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > MAX_SMALL_FILE:
+            raise GfvizError(f"{path} is larger than 4 MB: that is no record of gfviz")
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except GfvizError:
+        raise
+    except FileNotFoundError as error:
+        raise GfvizError(f"no run at {path.parent}: it was removed, or never was one") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise GfvizError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
+    if not isinstance(data, dict):
+        raise GfvizError(f"{path} does not hold a JSON object")
+    return data
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

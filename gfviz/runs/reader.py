@@ -1,0 +1,207 @@
+"""Reading a run while it is written: read-only, and only what is newer."""
+
+import itertools
+import sqlite3
+import threading
+import time as clock
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+
+from gfviz.errors import GfvizError
+from gfviz.runs.schema import open_for_reading
+
+if TYPE_CHECKING:
+    from gfviz.runs.directory import RunDirectory
+
+RunState = Literal["queued", "running", "finished", "failed", "stopped", "killed"]
+# A writer on another host cannot be asked; a heartbeat this old counts as its death.
+SILENT_SECONDS = 300.0
+
+
+class RunStatus(NamedTuple):
+    """State of a run now. Times are seconds since 1970; `step` is -1 before the first row."""
+
+    state: RunState
+    step: int
+    total_steps: int | None
+    heartbeat: float | None
+    reason: str
+    started: float | None
+    ended: float | None
+    pid: int | None
+    host: str
+    generation: int
+
+    @property
+    def alive(self) -> bool:
+        """Whether a process works on the run or is about to."""
+        return self.state in ("queued", "running")
+
+
+class Series(NamedTuple):
+    """Rows of one metric in step order: `steps` int64 [n], `values` float64 [n] (NaN kept), `times` float64 [n]."""
+
+    steps: np.ndarray
+    values: np.ndarray
+    times: np.ndarray
+
+
+class Buckets(NamedTuple):
+    """A series at the resolution of a plot: per bucket first and last step, min, mean, max and number of rows."""
+
+    first: np.ndarray
+    last: np.ndarray
+    low: np.ndarray
+    mean: np.ndarray
+    high: np.ndarray
+    rows: np.ndarray
+
+
+class Event(NamedTuple):
+    """One noted line: `id` grows with time, so that a reader asks for what follows the last it has."""
+
+    id: int
+    time: float
+    step: int | None
+    kind: str
+    text: str
+
+
+class RunReader:
+    """Read-only view of one run's metrics; any number of them beside the writer, from any thread."""
+
+    def __init__(self, run: "RunDirectory") -> None:
+        self.run = run
+        self._database: sqlite3.Connection | None = None
+        self._inode = -1
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> "RunReader":
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; the next question opens it again."""
+        with self._lock:
+            if self._database is not None:
+                self._database.close()
+                self._database = None
+
+    def _ask(self, question: str, values: tuple[object, ...] = ()) -> list[tuple]:
+        path = self.run.metrics_path
+        with self._lock:
+            try:
+                inode = path.stat().st_ino
+            except OSError as error:
+                raise GfvizError(f"run {self.run.id} has no metrics store: it has not begun, or was removed") from error
+            if self._database is None or inode != self._inode:
+                if self._database is not None:
+                    self._database.close()
+                self._database, self._inode = open_for_reading(path), inode
+            try:
+                return self._database.execute(question, values).fetchall()
+            except sqlite3.Error as error:
+                raise GfvizError(f"cannot read the metrics store {path}: {error}") from error
+
+    def _ask_if_begun(self, question: str, values: tuple[object, ...] = ()) -> list[tuple]:
+        # A queued run has no store yet; that is an empty answer, not a fault.
+        return self._ask(question, values) if self.run.metrics_path.is_file() else []
+
+    def names(self) -> list[str]:
+        """Names of all metrics, sorted."""
+        return [row[0] for row in self._ask_if_begun("SELECT name FROM series ORDER BY name")]
+
+    def series(self, name: str, after_step: int = -1) -> Series:
+        """Rows of `name` with step > `after_step`; empty where there are none."""
+        rows = self._ask_if_begun(
+            "SELECT step, value, time FROM scalars WHERE series = (SELECT id FROM series WHERE name = ?) AND step > ? "
+            "ORDER BY step",
+            (name, after_step),
+        )
+        steps, values, times = zip(*rows) if rows else ((), (), ())
+        return Series(np.array(steps, np.int64), np.array(values, np.float64), np.array(times, np.float64))
+
+    def latest(self) -> dict[str, tuple[int, float, float]]:
+        """Newest (step, value, time) of each metric. Cost: one descent of the tree per metric."""
+        rows = self._ask_if_begun(
+            "SELECT s.name, r.step, r.value, r.time FROM series s JOIN scalars r ON r.series = s.id "
+            "AND r.step = (SELECT max(step) FROM scalars WHERE series = s.id) ORDER BY s.name"
+        )
+        return {name: (step, float("nan") if value is None else value, time) for name, step, value, time in rows}
+
+    def buckets(self, name: str, count: int = 500) -> Buckets:
+        """`name` in at most `count` ranges of equal width in steps; empty ranges are left out, NaN rows not averaged.
+
+        Cost: one range scan per bucket, no sorting. Raises `GfvizError` for count < 1.
+        """
+        if count < 1:
+            raise GfvizError(f"count = {count}: ask for at least one bucket")
+        ends = self._ask_if_begun(
+            "SELECT s.id, min(r.step), max(r.step) FROM series s JOIN scalars r ON r.series = s.id WHERE s.name = ?",
+            (name,),
+        )
+        if not ends or ends[0][1] is None:
+            empty = np.empty(0)
+            return Buckets(empty.astype(np.int64), empty.astype(np.int64), empty, empty, empty, empty.astype(np.int64))
+        key, low, high = ends[0]
+        count = min(count, high - low + 1)
+        borders = [low + (high - low + 1) * index // count for index in range(count + 1)]
+        rows = self._bucket_rows(key, borders)
+        table = np.array(rows, np.float64).reshape(-1, 6)
+        return Buckets(
+            table[:, 0].astype(np.int64),
+            table[:, 1].astype(np.int64),
+            table[:, 2],
+            table[:, 3],
+            table[:, 4],
+            table[:, 5].astype(np.int64),
+        )
+
+    def _bucket_rows(self, key: int, borders: list[int]) -> list[tuple]:
+        question = (
+            "SELECT min(step), max(step), min(value), avg(value), max(value), count(*) FROM scalars "
+            "WHERE series = ? AND step >= ? AND step < ?"
+        )
+        rows: list[tuple] = []
+        for start, stop in itertools.pairwise(borders):
+            rows += self._ask(question, (key, start, stop))
+        return [row for row in rows if row[5]]
+
+    def events(self, after_id: int = 0, limit: int = 1000) -> list[Event]:
+        """Events with id > `after_id`, oldest first, at most `limit`."""
+        rows = self._ask_if_begun(
+            "SELECT id, time, step, kind, text FROM events WHERE id > ? ORDER BY id LIMIT ?", (after_id, limit)
+        )
+        return [Event(*row) for row in rows]
+
+    def status(self) -> RunStatus:
+        """What the run does now; a writer that is gone without a word makes it `killed`."""
+        record = self.run.record()
+        state = dict(self._ask_if_begun("SELECT key, value FROM state"))
+        heartbeat = state.get("heartbeat")
+        writer = record.process
+        phase, reason = record.state, record.reason
+        if phase in ("queued", "running"):
+            alive = writer.alive() if writer is not None else phase == "queued" or None
+            if alive is None:
+                newest = max(heartbeat or 0.0, record.started or record.created)
+                alive = clock.time() - newest < SILENT_SECONDS
+            if not alive:
+                began = "while it ran" if phase == "running" else "before it began"
+                phase, reason = "killed", f"the process ended {began} without a word: see stdout.log, resume the run"
+        total = state.get("total_steps")
+        return RunStatus(
+            state=phase,
+            step=int(state.get("step", -1)),
+            total_steps=None if total is None else int(total),
+            heartbeat=heartbeat,
+            reason=reason,
+            started=record.started,
+            ended=record.ended,
+            pid=writer.pid if writer else None,
+            host=writer.host if writer else "",
+            generation=int(state.get("generation", 0)),
+        )

@@ -1,0 +1,93 @@
+"""The metrics database: its tables, its version, how it is opened.
+
+One narrow table keyed (series, step) and `WITHOUT ROWID`: a series lies together on disk in step order, so the newest
+row, everything after a step and a range for a bucket are each one descent of one tree.
+
+`synchronous = NORMAL` in WAL mode: a commit is a write without fsync, so a killed process loses nothing (the kernel has
+the pages) and only a power cut may take the newest commits, never the file. What must survive a power cut is what a
+checkpoint acknowledges; `RunWriter.sync` copies the log into the database with fsync there. `FULL` would put one fsync
+into every flush of a training loop for rows that a resume computes again anyway.
+"""
+
+import sqlite3
+from pathlib import Path
+from urllib.parse import quote
+
+from gfviz.errors import GfvizError
+
+SCHEMA_VERSION = 1
+BUSY_SECONDS = 10.0
+
+_TABLES = """
+CREATE TABLE series (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE scalars (
+    series INTEGER NOT NULL, step INTEGER NOT NULL, value REAL, time REAL NOT NULL,
+    PRIMARY KEY (series, step)
+) WITHOUT ROWID;
+CREATE TABLE events (id INTEGER PRIMARY KEY, time REAL NOT NULL, step INTEGER, kind TEXT NOT NULL, text TEXT NOT NULL);
+CREATE TABLE state (key TEXT PRIMARY KEY, value REAL) WITHOUT ROWID;
+"""
+
+
+def open_for_writing(path: Path) -> sqlite3.Connection:
+    """Open or make the database at `path`. Raises `GfvizError` for another version, no permission or a broken file."""
+    try:
+        connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("BEGIN IMMEDIATE")
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0 and not _tables(connection):
+            for statement in filter(str.strip, _TABLES.split(";")):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            version = SCHEMA_VERSION
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        raise GfvizError(f"cannot write the metrics store {path}: {error}") from error
+    _check_version(connection, path, version)
+    return connection
+
+
+def open_for_reading(path: Path) -> sqlite3.Connection:
+    """Open the database at `path` read-only. Raises `GfvizError` for another version, a missing or a broken file.
+
+    A WAL database needs its `-shm` file even for reading; on a read-only disk it cannot be made, and a database that
+    was closed in order can be read as immutable.
+    """
+    if not path.is_file():
+        raise GfvizError(f"no metrics store at {path}: the run has not begun, or was removed")
+    address = f"file:{quote(str(path.resolve()))}?mode=ro"
+    try:
+        try:
+            connection = _connect_readonly(address)
+        except sqlite3.OperationalError:
+            if path.with_name(path.name + "-wal").exists():
+                raise
+            connection = _connect_readonly(address + "&immutable=1")
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+    except sqlite3.Error as error:
+        raise GfvizError(f"cannot read the metrics store {path}: {error}") from error
+    _check_version(connection, path, version)
+    return connection
+
+
+def _connect_readonly(address: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    return connection
+
+
+def _tables(connection: sqlite3.Connection) -> list[str]:
+    return [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+
+
+def _check_version(connection: sqlite3.Connection, path: Path, version: int) -> None:
+    if version == SCHEMA_VERSION:
+        return
+    connection.close()
+    if version > SCHEMA_VERSION:
+        raise GfvizError(
+            f"{path} has schema {version}, this gfviz reads up to {SCHEMA_VERSION}: upgrade gfviz to open the run"
+        )
+    raise GfvizError(f"{path} is not a metrics store of gfviz (schema {version}): remove the run or restore the file")
