@@ -1,0 +1,1 @@
+"""What the studies run on: task families, the prose corpus, and the small models that ship with gfviz."""
