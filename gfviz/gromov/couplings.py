@@ -1,0 +1,110 @@
+"""Upper bounds: couplings to start from, conditional gradient, and exchange of mass."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from gfviz.gromov.network import MeasureNetwork
+from gfviz.gromov.problem import Problem
+from gfviz.gromov.transport import Plan, assignment, cheapest, monotone_plan
+
+
+def sort_keys(network: MeasureNetwork) -> dict[str, np.ndarray]:
+    """Numbers by which nodes may be sorted against each other: row means, diagonal, row norms."""
+    keys = {"row means": network.row_means, "diagonal": network.diagonal}
+    if network.is_dense:
+        keys["row norms"] = (network.dense**2) @ network.weights
+    return keys
+
+
+def sorted_coupling(problem: Problem) -> Plan:
+    """The monotone coupling of the row means."""
+    return monotone_plan(problem.a.row_means, problem.a.weights, problem.b.row_means, problem.b.weights)
+
+
+def key_couplings(problem: Problem) -> list[Plan]:
+    """Monotone couplings by each key that both sides have (row means apart), and by leading eigenvectors."""
+    left, right = sort_keys(problem.a), sort_keys(problem.b)
+    p, q = problem.a.weights, problem.b.weights
+    plans = [monotone_plan(left[k], p, right[k], q) for k in left if k in right and k != "row means"]
+    if problem.dense and problem.p == 2:
+        u, v = _leading_vector(problem.a), _leading_vector(problem.b)
+        plans += [monotone_plan(u, p, v, q), monotone_plan(u, p, v, q, descending=True)]
+    return plans
+
+
+def _leading_vector(network: MeasureNetwork) -> np.ndarray:
+    values, vectors = np.linalg.eigh(network.rest)
+    return vectors[:, np.argmax(np.abs(values))] / np.sqrt(network.weights)
+
+
+def conditional_gradient(problem: Problem, start: Plan, limit: int = 50, deadline: float = np.inf) -> Plan:
+    """Frank–Wolfe on the p = 2 objective of a dense pair from `start`; on PSD pairs every step has length 1.
+
+    The objective is concave there, so each step is the whole way to the plan that the gradient prefers, which is a
+    vertex. On other pairs a step is taken only if it improves. One product and one transport problem a step.
+    """
+    c, d, p, q = problem.a.dense, problem.b.dense, problem.a.weights, problem.b.weights
+    plan, best = start, overlap(problem, start)
+    for _ in range(limit):
+        moved = transported(c, plan, d)
+        if problem.square:
+            step = Plan.permutation(assignment(-moved))
+        else:
+            step = cheapest(moved.max() - moved, p, q, False)[0]
+        reached = overlap(problem, step)
+        if reached <= best * (1 + 1e-14) or time.perf_counter() > deadline:
+            break
+        plan, best = step, reached
+    return plan
+
+
+def transported(c: np.ndarray, plan: Plan, d: np.ndarray) -> np.ndarray:
+    """C π D [n, m] of a sparse plan."""
+    n, m = len(c), len(d)
+    if n <= m:
+        half = np.zeros((n, m))
+        np.add.at(half.T, plan.cols, (c[:, plan.rows] * plan.mass).T)
+        return half @ d
+    half = np.zeros((n, m))
+    np.add.at(half, plan.rows, d[plan.cols] * plan.mass[:, None])
+    return c @ half
+
+
+def overlap(problem: Problem, plan: Plan) -> float:
+    """Σ C_ik D_jl π_ij π_kl of a dense pair."""
+    c, d = problem.a.dense, problem.b.dense
+    if len(plan.rows) <= 4096:
+        both = c[plan.rows][:, plan.rows] * d[plan.cols][:, plan.cols]
+        return float(plan.mass @ both @ plan.mass)
+    return float((transported(c, plan, d)[plan.rows, plan.cols]) @ plan.mass)
+
+
+def swap(c: np.ndarray, d: np.ndarray, match: np.ndarray, deadline: float = np.inf) -> np.ndarray:
+    """Pairwise exchange on a permutation until no swap raises Σ C_ik D_π(i)π(k) (p = 2); the best swap each time.
+
+    All n² deltas come from G = C·D_ππ in O(n²), and a swap changes G by a column swap and one rank-one term.
+    """
+    match = match.copy()
+    e = d[np.ix_(match, match)]
+    g = c @ e
+    dc = np.diagonal(c)
+    spread = dc[:, None] + dc[None, :] - 2 * c
+    floor = 1e-14 * float(np.abs(np.diagonal(g)).sum())
+    n = len(c)
+    while time.perf_counter() < deadline:
+        dg, de = np.diagonal(g), np.diagonal(e)
+        gain = g - dg[:, None]
+        gain = 2 * (gain + gain.T)
+        gain += spread * (de[:, None] + de[None, :] - 2 * e)
+        i, k = divmod(int(gain.argmax()), n)
+        if gain[i, k] <= floor:
+            break
+        match[i], match[k] = match[k], match[i]
+        g += np.multiply.outer(c[:, i] - c[:, k], e[k] - e[i])
+        e[[i, k]] = e[[k, i]]
+        e[:, [i, k]] = e[:, [k, i]]
+        g[:, [i, k]] = g[:, [k, i]]
+    return match

@@ -1,0 +1,215 @@
+"""The rungs, and the ladder that runs them inside a budget."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from gfviz.errors import GfvizError
+from gfviz.gromov.network import Source
+from gfviz.gromov.problem import Problem, State
+from gfviz.gromov.result import GromovResult, RungRecord, Side
+from gfviz.gromov.rungs import LADDERS, RUNGS, Outcome, Rung
+from gfviz.gromov.transport import Plan
+
+BUDGETS = tuple(LADDERS)
+"""Names of the fixed budgets, cheapest first."""
+
+OnRung = Callable[[RungRecord, float, float], None]
+"""Called after every rung with its record and the interval so far."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a rung is expected to take; `reason` says why it would be left out, empty where it would run."""
+
+    rung: str
+    seconds: float
+    bytes: float
+    reason: str
+
+
+def gromov_wasserstein(
+    a: Source,
+    b: Source,
+    p: float = 2,
+    budget: str | float = "standard",
+    weights: Any = None,
+    on_rung: OnRung | None = None,
+) -> GromovResult:
+    """Certified interval of the Gromov–Wasserstein distance GW_p of two graphs or symmetric arrays.
+
+    GW_p(C, D)^p = min over couplings π of Σ |C_ik − D_jl|^p π_ij π_kl; the result holds GW_p itself (root taken).
+
+    Args:
+        a, b: graphs (their own node weights) or symmetric arrays [n, n], [m, m] (uniform weights).
+        p: exponent, >= 1.
+        budget: "fast", "standard" or "thorough", fixed nested lists of rungs (the same interval anywhere, a larger
+            budget never a wider one), or a number of seconds, within which rungs run by value per second.
+        weights: (p, q) node weights in place of uniform or the graphs' own; normalised to sum 1.
+        on_rung: called after each rung with (record, lower, upper), values in the units of the input.
+
+    Returns: a `GromovResult`. A KeyboardInterrupt ends the work early and returns what is proven so far, with a note.
+    Raises `GfvizError` for asymmetric, non-finite, empty or otherwise unusable input.
+    Cost: see `predict_cost`. Formulas: MATH.md section 3 (Mémoli 2011; Gilmore 1962, Lawler 1963; Hadley et al. 1992).
+
+    >>> result = gromov_wasserstein([[0., 1.], [1., 0.]], [[0., 3.], [3., 0.]])
+    >>> round(result.lower, 6) <= round(2 ** 0.5, 6) <= round(result.upper, 6)
+    True
+    """
+    started = time.perf_counter()
+    limit = _seconds(budget)
+    problem = Problem(a, b, p, weights)
+    climb = _Climb(problem, on_rung, started + limit)
+    note = ""
+    try:
+        for name in LADDERS[budget] if isinstance(budget, str) else LADDERS["thorough"]:
+            climb.step(RUNGS[name], anytime=not isinstance(budget, str))
+    except KeyboardInterrupt:
+        note = "interrupted: this is what was proven until then"
+    if climb.state.plan is None:
+        climb.step(RUNGS["sorted_coupling"], anytime=False)
+    return climb.result(budget, note)
+
+
+def predict_cost(
+    a: Source, b: Source, p: float = 2, budget: str | float = "standard", weights: Any = None
+) -> list[Prediction]:
+    """Predicted seconds (one core) and bytes of each rung of a budget on this pair, in the order they would run."""
+    problem = Problem(a, b, p, weights)
+    _seconds(budget)
+    names = LADDERS[budget] if isinstance(budget, str) else LADDERS["thorough"]
+    found = []
+    for name in names:
+        rung = RUNGS[name]
+        seconds, size = rung.cost(problem)
+        found.append(Prediction(name, seconds, size, rung.reason(problem) or ""))
+    return found
+
+
+def run_rung(name: str, a: Source, b: Source, p: float = 2, weights: Any = None) -> RungRecord:
+    """Run one rung alone (after the sorted coupling, from which the local searches start) and return its record.
+
+    Raises `GfvizError` where the rung does not exist or is not valid for this pair.
+    """
+    if name not in RUNGS:
+        raise GfvizError(f"no rung is called {name!r}: choose one of {', '.join(RUNGS)}")
+    climb = _Climb(Problem(a, b, p, weights), None, math.inf)
+    reason = RUNGS[name].reason(climb.problem)
+    if reason:
+        raise GfvizError(f"{name} does not hold for this pair: {reason}")
+    if name != "sorted_coupling":
+        climb.step(RUNGS["sorted_coupling"], anytime=False)
+    climb.records.clear()
+    climb.step(RUNGS[name], anytime=False, always=True)
+    return climb.records[0]
+
+
+def _seconds(budget: str | float) -> float:
+    if isinstance(budget, str):
+        if budget not in LADDERS:
+            raise GfvizError(f"budget {budget!r} is unknown: choose {', '.join(LADDERS)} or a number of seconds")
+        return math.inf
+    if not (isinstance(budget, (int, float)) and budget > 0):
+        raise GfvizError(f"budget {budget!r} is not a positive number of seconds")
+    return float(budget)
+
+
+class _Climb:
+    """One run up the ladder."""
+
+    def __init__(self, problem: Problem, on_rung: OnRung | None, deadline: float) -> None:
+        self.problem, self.on_rung = problem, on_rung
+        self.state = State(deadline=deadline)
+        self.records: list[RungRecord] = []
+
+    def step(self, rung: Rung, anytime: bool, always: bool = False) -> None:
+        reason = rung.reason(self.problem)
+        if not reason and self.state.proof and not always:
+            reason = "not needed: the interval is closed"
+        if not reason and anytime and rung.name != "sorted_coupling":
+            left = self.state.deadline - time.perf_counter()
+            predicted = rung.cost(self.problem)[0]
+            if left <= 0 or (predicted > left and not rung.interruptible):
+                reason = f"{predicted:.2g} s predicted, {max(left, 0.0):.2g} s left"
+        if reason:
+            self._record(RungRecord(rung.name, rung.side, None, 0.0, False, reason))
+            return
+        begun = time.perf_counter()
+        outcome = rung.run(self.problem, self.state)
+        seconds = time.perf_counter() - begun
+        for record in self._take(rung, outcome, seconds):
+            self._record(record)
+
+    def _take(self, rung: Rung, outcome: Outcome, seconds: float) -> list[RungRecord]:
+        problem, state, records = self.problem, self.state, []
+        for side, found in (("lower", outcome.lower is not None), ("upper", outcome.plan is not None)):
+            if not found and side != rung.side:
+                continue
+            value: float | None = None
+            if side == "lower" and outcome.lower is not None:
+                bound = problem.outward_lower(outcome.lower)
+                value = problem.value(bound)
+                if bound > state.lower:
+                    state.lower, state.lower_rung = bound, rung.name
+            if side == "upper" and outcome.plan is not None:
+                bound = problem.objective(outcome.plan)[1]
+                value = problem.value(bound)
+                if bound < state.upper:
+                    state.upper, state.upper_rung, state.plan = bound, rung.name, outcome.plan
+            records.append(
+                RungRecord(rung.name, side_of(side), value, seconds if side == rung.side else 0.0, True, outcome.note)
+            )
+        self._settle(outcome)
+        return records
+
+    def _settle(self, outcome: Outcome) -> None:
+        state = self.state
+        # Two computations of one number may cross by their rounding; the interval then is that number's.
+        state.lower = min(state.lower, state.upper)
+        if outcome.proof:
+            state.proof = outcome.proof
+        elif not state.proof and state.upper < math.inf:
+            low, high = self.problem.value(state.lower), self.problem.value(state.upper)
+            if high == 0 or high - low < 1e-9 * high:
+                state.proof = "bounds meet"
+
+    def _record(self, record: RungRecord) -> None:
+        self.records.append(record)
+        if self.on_rung is not None:
+            self.on_rung(record, self.problem.value(self.state.lower), self.problem.value(self.state.upper))
+
+    def result(self, budget: str | float, note: str) -> GromovResult:
+        problem, state = self.problem, self.state
+        assert state.plan is not None
+        return GromovResult(
+            lower=problem.value(state.lower),
+            upper=problem.value(state.upper),
+            proof=state.proof,  # type: ignore[arg-type]
+            coupling=full_coupling(problem, state.plan),
+            rungs=tuple(self.records),
+            lower_rung=state.lower_rung,
+            upper_rung=state.upper_rung,
+            p=problem.p,
+            n=problem.a.size,
+            m=problem.b.size,
+            budget=budget,
+            seconds=math.fsum(record.seconds for record in self.records),
+            note=note,
+        )
+
+
+def side_of(name: str) -> Side:
+    return "lower" if name == "lower" else "upper"
+
+
+def full_coupling(problem: Problem, plan: Plan) -> sp.csr_array:
+    """The plan as csr [n, m] over all nodes, those of zero weight included."""
+    rows, cols = problem.a.support[plan.rows], problem.b.support[plan.cols]
+    return sp.csr_array((np.asarray(plan.mass), (rows, cols)), shape=(problem.a.size, problem.b.size))

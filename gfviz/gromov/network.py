@@ -1,0 +1,353 @@
+"""One side of a Gromov–Wasserstein problem: a symmetric matrix with node weights, however it is stored.
+
+A graph kept as factors (C = ZᵀZ, Z = factors/√positions) is never multiplied out beyond `DENSE_NODES` nodes: all that
+the bounds need then comes from Z and T×T Grams.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.sparse.linalg import LinearOperator, eigsh
+
+from gfviz.errors import GfvizError
+
+EPS = float(np.finfo(np.float64).eps)
+DENSE_NODES = 2048
+"""Above this many active nodes a graph is handled from its factors or its sparse matrix only."""
+FULL_SPECTRUM = 1600
+"""Above this size of Gram only the leading eigenvalues are computed; the others enter through their norm."""
+LEADING = 48
+"""How many leading eigenvalues are computed then."""
+SPARSE_PRODUCTS = 40_000_000
+"""Above this many products ZᵀZ is not even formed sparsely."""
+
+
+@runtime_checkable
+class GraphLike(Protocol):
+    """What a distance reads of a graph. `gfviz.graph.CoactivationGraph` satisfies it; so may anything else."""
+
+    n: int
+    weights: np.ndarray
+    factors: Any
+    accumulated: Any
+    positions: int
+
+    def row_means(self) -> np.ndarray: ...
+
+    def dense(self) -> np.ndarray: ...
+
+
+Source = Any
+"""A graph, or anything `numpy.asarray` turns into a symmetric matrix."""
+
+
+def is_graph(source: Source) -> bool:
+    """Whether `source` is handled as a graph (its own weights, PSD by construction) rather than as an array."""
+    return isinstance(source, GraphLike) and not isinstance(source, np.ndarray)
+
+
+def _checked_weights(weights: Any, n: int, side: str) -> np.ndarray:
+    w = np.asarray(weights, dtype=np.float64)
+    if w.shape != (n,):
+        raise GfvizError(
+            f"weights of the {side} graph have shape {w.shape}, but it has {n} nodes: pass one weight a node"
+        )
+    if not np.isfinite(w).all():
+        raise GfvizError(f"weights of the {side} graph hold NaN or infinity: pass finite weights")
+    if (w < 0).any():
+        raise GfvizError(f"weights of the {side} graph are negative somewhere: pass weights >= 0")
+    top = float(w.max())
+    if top <= 0:
+        raise GfvizError(f"weights of the {side} graph have zero mass: give at least one node a positive weight")
+    w = w / top  # first by the largest, so that the sum neither overflows nor vanishes
+    return w / w.sum()
+
+
+def _checked_matrix(source: Source, side: str) -> np.ndarray:
+    try:
+        raw = np.asarray(source)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise GfvizError(f"the {side} matrix cannot be read as an array: {error}") from error
+    if raw.dtype.kind not in "fiub":
+        raise GfvizError(f"the {side} matrix has dtype {raw.dtype}: pass real numbers")
+    if raw.ndim != 2 or raw.shape[0] != raw.shape[1]:
+        raise GfvizError(f"the {side} matrix has shape {raw.shape}: pass a square one")
+    if raw.shape[0] == 0:
+        raise GfvizError(f"the {side} graph is empty: it needs at least one node")
+    eps = float(np.finfo(raw.dtype).eps) if raw.dtype.kind == "f" else 0.0
+    matrix = raw.astype(np.float64)
+    if raw.dtype.kind in "iu" and raw.dtype.itemsize == 8 and (np.abs(matrix) > 2.0**53).any():
+        raise GfvizError(f"the {side} matrix holds integers beyond 2**53, which float64 cannot represent: rescale it")
+    if not np.isfinite(matrix).all():
+        raise GfvizError(f"the {side} matrix holds NaN or infinity: clean it first")
+    off = float(np.abs(matrix - matrix.T).max())
+    # A product ZᵀZ in the input's own precision may differ from its transpose by rounding, and by no more.
+    if off > 64 * eps * float(np.abs(matrix).max()):
+        raise GfvizError(
+            f"the {side} matrix is not symmetric (it differs from its transpose by up to {off:.3g}): symmetrise it"
+        )
+    return matrix if off == 0 else (matrix + matrix.T) / 2
+
+
+class MeasureNetwork:
+    """A weighted symmetric network (C, p), validated, with lazily computed summaries.
+
+    Nodes of zero weight are left out (they change no distance); `support` says which remain. Build it with `of`.
+    Exactly one of `matrix` [n, n], `z` csr [T, n] (C = zᵀz) and `sparse_matrix` csr [n, n] is its source.
+    """
+
+    def __init__(
+        self,
+        *,
+        size: int,
+        support: np.ndarray,
+        weights: np.ndarray,
+        matrix: np.ndarray | None = None,
+        z: sp.csr_array | None = None,
+        sparse_matrix: sp.csr_array | None = None,
+        psd: bool | None = None,
+    ) -> None:
+        self.size, self.support, self.weights = size, support, weights
+        self.matrix, self.z, self.sparse_matrix = matrix, z, sparse_matrix
+        self.n = len(support)
+        self._psd = psd
+
+    @classmethod
+    def of(cls, source: Source, weights: Any = None, side: str = "first") -> MeasureNetwork:
+        """Validate `source` (a graph or a symmetric array [n, n]) and wrap it. Raises `GfvizError` on bad input."""
+        if not is_graph(source):
+            matrix = _checked_matrix(source, side)
+            n = len(matrix)
+            w = np.full(n, 1.0 / n) if weights is None else _checked_weights(weights, n, side)
+            keep = np.flatnonzero(w)
+            return cls(size=n, support=keep, weights=w[keep], matrix=matrix[np.ix_(keep, keep)])
+        n = int(source.n)
+        if n == 0:
+            raise GfvizError(f"the {side} graph is empty: it needs at least one node")
+        w = _checked_weights(source.weights if weights is None else weights, n, side)
+        keep = np.flatnonzero(w)
+        if len(keep) <= DENSE_NODES:
+            # asked of the graph only where it fits: n is then small, whatever the vocabulary
+            matrix = _checked_matrix(source.dense() if n <= DENSE_NODES else _columns_dense(source, keep), side)
+            if n <= DENSE_NODES:
+                matrix = matrix[np.ix_(keep, keep)]
+            return cls(size=n, support=keep, weights=w[keep], matrix=matrix, psd=True)
+        if source.factors is not None:
+            z = sp.csr_array(source.factors, dtype=np.float64)[:, keep] / np.sqrt(float(source.positions))
+            _check_finite(z, side)
+            return cls(size=n, support=keep, weights=w[keep], z=sp.csr_array(z), psd=True)
+        if source.accumulated is None:
+            raise GfvizError(f"the {side} graph holds neither factors nor an accumulated matrix: build it again")
+        acc = sp.csr_array(source.accumulated, dtype=np.float64)[keep][:, keep]
+        _check_finite(acc, side)
+        return cls(size=n, support=keep, weights=w[keep], sparse_matrix=sp.csr_array(acc), psd=True)
+
+    @cached_property
+    def magnitude(self) -> float:
+        """Largest |C_ik|."""
+        if self.matrix is not None:
+            return float(np.abs(self.matrix).max())
+        if self.z is not None:
+            return float(self.diagonal.max())
+        assert self.sparse_matrix is not None
+        return float(abs(self.sparse_matrix).max())
+
+    def scaled(self, exponent: int) -> MeasureNetwork:
+        """The same network with C·2**-exponent (exact; `exponent` even, so that factors scale exactly too)."""
+
+        def times(x: Any, power: int) -> Any:
+            return None if x is None else (np.ldexp(x, power) if isinstance(x, np.ndarray) else _ldexp_sparse(x, power))
+
+        return MeasureNetwork(
+            size=self.size,
+            support=self.support,
+            weights=self.weights,
+            matrix=times(self.matrix, -exponent),
+            z=times(self.z, -exponent // 2),
+            sparse_matrix=times(self.sparse_matrix, -exponent),
+            psd=self._psd,
+        )
+
+    @property
+    def is_dense(self) -> bool:
+        return self.matrix is not None
+
+    @property
+    def dense(self) -> np.ndarray:
+        """C [n, n]; only where `is_dense`."""
+        if self.matrix is None:
+            raise GfvizError(f"a graph of {self.n} nodes is not multiplied out: use a bound that works from factors")
+        return self.matrix
+
+    @cached_property
+    def uniform(self) -> bool:
+        return bool(np.ptp(self.weights) <= 8 * EPS * self.weights[0])
+
+    @cached_property
+    def psd(self) -> bool:
+        """Whether C is positive semidefinite up to rounding (n·ε of the spectral norm); graphs are by construction."""
+        if self._psd is not None:
+            return self._psd
+        eigenvalues = np.linalg.eigvalsh(self.dense)
+        return bool(eigenvalues[0] >= -8 * self.n * EPS * np.abs(eigenvalues).max())
+
+    @cached_property
+    def diagonal(self) -> np.ndarray:
+        if self.matrix is not None:
+            return np.diagonal(self.matrix).copy()
+        if self.z is not None:
+            return np.asarray((self.z * self.z).sum(axis=0)).ravel()
+        assert self.sparse_matrix is not None
+        return self.sparse_matrix.diagonal()
+
+    @cached_property
+    def scores(self) -> np.ndarray:
+        """s_t = Σ_k p_k z_tk [T]; only from factors."""
+        assert self.z is not None
+        return self.z @ self.weights
+
+    @cached_property
+    def row_means(self) -> np.ndarray:
+        """f = C p [n]."""
+        if self.matrix is not None:
+            return self.matrix @ self.weights
+        if self.z is not None:
+            return self.z.T @ self.scores
+        assert self.sparse_matrix is not None
+        return self.sparse_matrix @ self.weights
+
+    @cached_property
+    def mean(self) -> float:
+        """c̄ = pᵀ C p."""
+        return float(self.weights @ self.row_means)
+
+    @cached_property
+    def centred_means(self) -> np.ndarray:
+        """a = f − c̄ [n]."""
+        return self.row_means - self.mean
+
+    @cached_property
+    def gram(self) -> np.ndarray:
+        """Z diag(p) Zᵀ [T, T]; only from factors."""
+        assert self.z is not None
+        return weighted_gram(self.z, self.weights, self.z)
+
+    @cached_property
+    def square_norm(self) -> float:
+        """‖C‖² = Σ p_i p_k C_ik²."""
+        if self.matrix is not None:
+            return float(self.weights @ (self.matrix * self.matrix) @ self.weights)
+        if self.z is not None:
+            return float(np.einsum("tu,tu->", self.gram, self.gram))
+        assert self.sparse_matrix is not None
+        return float(self.weights @ ((self.sparse_matrix * self.sparse_matrix) @ self.weights))
+
+    @cached_property
+    def row_square_means(self) -> np.ndarray:
+        """Σ_k p_k C_ik² [n]; from factors z_iᵀ (Z diag(p) Zᵀ) z_i."""
+        if self.matrix is not None:
+            return (self.matrix * self.matrix) @ self.weights
+        if self.z is not None:
+            everything = np.arange(self.n)
+            return bilinear(self.z, everything, self.gram, self.z, everything)
+        assert self.sparse_matrix is not None
+        return (self.sparse_matrix * self.sparse_matrix) @ self.weights
+
+    @cached_property
+    def rest(self) -> np.ndarray:
+        """√p R √p [n, n], R the double-centred rest of C; only where `is_dense`."""
+        a, root = self.centred_means, np.sqrt(self.weights)
+        return (self.dense - self.mean - a[:, None] - a[None, :]) * root[:, None] * root[None, :]
+
+    @cached_property
+    def rest_square_norm(self) -> float:
+        """‖R‖², clipped at 0."""
+        if self.matrix is not None:
+            return float(np.einsum("ik,ik->", self.rest, self.rest))
+        if self.z is not None:
+            centred = self.gram - self.scores[:, None] * self.scores[None, :]
+            return float(np.einsum("tu,tu->", centred, centred))
+        a = self.centred_means
+        return max(0.0, self.square_norm - self.mean**2 - 2 * float(self.weights @ (a * a)))
+
+    @cached_property
+    def rest_spectrum(self) -> tuple[np.ndarray, float]:
+        """(eigenvalues of √p R √p, norm of those left out): all of them, or the `LEADING` largest of a large PSD
+        one."""
+        if self.matrix is not None:
+            return np.linalg.eigvalsh(self.rest), 0.0
+        if self.z is not None:
+            centred = self.gram - self.scores[:, None] * self.scores[None, :]
+            if len(centred) <= FULL_SPECTRUM:
+                return np.maximum(np.linalg.eigvalsh(centred), 0.0), 0.0
+            return self._leading(LinearOperator(centred.shape, matvec=lambda v: centred @ v, dtype=np.float64))
+        root, a, c = np.sqrt(self.weights), self.centred_means, self.sparse_matrix
+        assert c is not None
+
+        def apply(v: np.ndarray) -> np.ndarray:
+            u = root * v.ravel()
+            return root * (c @ u - a * u.sum() - (a + self.mean) @ u)
+
+        return self._leading(LinearOperator((self.n, self.n), matvec=apply, dtype=np.float64))
+
+    def _leading(self, operator: LinearOperator) -> tuple[np.ndarray, float]:
+        start = np.ones(operator.shape[0]) + np.arange(operator.shape[0]) / operator.shape[0]
+        values = eigsh(operator, k=LEADING, which="LA", v0=start, return_eigenvectors=False)
+        values = np.maximum(values, 0.0)
+        return values, float(np.sqrt(max(0.0, self.rest_square_norm - float(values @ values))))
+
+    @cached_property
+    def sparse(self) -> sp.csr_array | None:
+        """C as a sparse matrix where that is affordable, else None; only where not `is_dense`."""
+        if self.sparse_matrix is not None:
+            return self.sparse_matrix
+        if self.z is None or float((np.diff(self.z.indptr).astype(np.float64) ** 2).sum()) > SPARSE_PRODUCTS:
+            return None
+        return sp.csr_array(self.z.T @ self.z)
+
+
+def weighted_gram(left: sp.csr_array, weights: np.ndarray, right: sp.csr_array) -> np.ndarray:
+    """left diag(weights) rightᵀ as a dense [T, U] array: columns that most rows share by BLAS, the others sparsely."""
+    counts = np.bincount(left.indices, minlength=left.shape[1])
+    heavy = np.flatnonzero(counts > max(8, left.shape[0] // 16))
+    heavy = heavy[np.argsort(-counts[heavy], kind="stable")[:2048]]
+    light = np.ones(left.shape[1], dtype=bool)
+    light[heavy] = False
+    total = (left[:, heavy].toarray() * weights[heavy]) @ right[:, heavy].toarray().T
+    thin = sp.csr_array(left[:, light] * weights[light][None, :]) @ sp.csr_array(right[:, light]).T
+    total += thin.toarray()
+    return total
+
+
+def bilinear(
+    left: sp.csr_array, rows: np.ndarray, middle: np.ndarray, right: sp.csr_array, cols: np.ndarray
+) -> np.ndarray:
+    """left[:, rows[s]]ᵀ middle right[:, cols[s]] for each s [S], some thousand columns at a time."""
+    by_left, by_right = sp.csc_array(left), sp.csc_array(right)
+    step = max(1, (1 << 22) // max(1, middle.shape[0]))
+    parts = []
+    for start in range(0, len(rows), step):
+        some = slice(start, start + step)
+        carried = (by_right[:, cols[some]].T @ middle.T).T
+        parts.append(np.asarray(by_left[:, rows[some]].multiply(carried).sum(axis=0)).ravel())
+    return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def _columns_dense(graph: GraphLike, keep: np.ndarray) -> np.ndarray:
+    if graph.factors is not None:
+        z = sp.csr_array(graph.factors, dtype=np.float64)[:, keep]
+        return (z.T @ z).toarray() / float(graph.positions)
+    return sp.csr_array(graph.accumulated, dtype=np.float64)[keep][:, keep].toarray()
+
+
+def _check_finite(matrix: sp.csr_array, side: str) -> None:
+    if not np.isfinite(matrix.data).all():
+        raise GfvizError(f"the {side} graph holds NaN or infinity: build it again from clean logits")
+
+
+def _ldexp_sparse(matrix: sp.csr_array, power: int) -> sp.csr_array:
+    return sp.csr_array((np.ldexp(matrix.data, power), matrix.indices, matrix.indptr), shape=matrix.shape)

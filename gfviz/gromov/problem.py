@@ -1,0 +1,154 @@
+"""The pair to be compared, on a common scale, and the objective of the p-th power of GW at a coupling."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from gfviz.errors import GfvizError
+from gfviz.gromov.network import EPS, MeasureNetwork, Source, bilinear, weighted_gram
+from gfviz.gromov.transport import Plan
+
+_BLOCK = 1 << 21  # entries handled at once in the pairwise objective: 16 MB
+
+
+class Problem:
+    """Two networks scaled by one power of two to a largest entry in [1/4, 1), so that no bound depends on the scale.
+
+    Everything inside works on GW_p^p of the scaled pair; `value` turns such a number into GW_p of the original pair.
+    """
+
+    def __init__(self, a: Source, b: Source, p: float = 2, weights: Any = None) -> None:
+        if not (isinstance(p, (int, float)) and math.isfinite(p) and p >= 1):
+            raise GfvizError(f"p = {p!r} is not a finite number >= 1: pass p=2 or p=1")
+        if weights is None:
+            first, second = None, None
+        else:
+            try:
+                first, second = weights
+            except (TypeError, ValueError) as error:
+                raise GfvizError("weights must be a pair (p, q), one vector a graph") from error
+        raw_a, raw_b = MeasureNetwork.of(a, first, "first"), MeasureNetwork.of(b, second, "second")
+        top = max(raw_a.magnitude, raw_b.magnitude)
+        exponent = math.frexp(top)[1] if top > 0 else 0
+        self.exponent = exponent + (exponent % 2)
+        self.a, self.b = raw_a.scaled(self.exponent), raw_b.scaled(self.exponent)
+        self.p = float(p)
+
+    @property
+    def dense(self) -> bool:
+        return self.a.is_dense and self.b.is_dense
+
+    @cached_property
+    def square(self) -> bool:
+        """n = m and both weightings uniform."""
+        return self.a.n == self.b.n and self.a.uniform and self.b.uniform
+
+    @cached_property
+    def psd(self) -> bool:
+        return self.a.psd and self.b.psd
+
+    @cached_property
+    def assignable(self) -> bool:
+        """Whether some optimal coupling is a permutation: p = 2, both PSD, n = m, uniform (MATH.md, section 3)."""
+        return self.p == 2 and self.square and self.psd
+
+    @cached_property
+    def margin(self) -> float:
+        """What rounding may have done to a bound on GW_p^p that was computed through cancelling sums."""
+        if self.p == 2:
+            size = self.a.square_norm + self.b.square_norm
+        else:
+            size = 2.0 * self.p * max(self.a.magnitude, self.b.magnitude) ** self.p
+        return (32 + 4 * math.sqrt(self.a.n + self.b.n)) * EPS * size
+
+    def value(self, power: float) -> float:
+        """GW_p in the units of the input from a value of GW_p^p of the scaled pair."""
+        if power <= 0:
+            return 0.0
+        return math.ldexp(math.sqrt(power) if self.p == 2 else power ** (1.0 / self.p), self.exponent)
+
+    def power(self, value: float) -> float:
+        """Inverse of `value`."""
+        return math.ldexp(value, -self.exponent) ** self.p
+
+    def outward_lower(self, power: float) -> float:
+        return max(0.0, power - self.margin)
+
+    # -- the objective -------------------------------------------------------------------------------------------
+
+    def objective(self, plan: Plan) -> tuple[float, float]:
+        """(objective of GW_p^p at a sparse coupling, the same rounded up by its own error).
+
+        From the differences themselves where the matrices are dense and the plan has at most 8192 cells (relative
+        error of a few ε); else, for p = 2, from the cross Gram with the absolute `margin`.
+        """
+        if self.dense and (len(plan.rows) <= 8192 or self.p != 2):
+            total = self._pairwise(plan)
+            return total, total * (1 + 64 * EPS)
+        if self.p != 2:
+            raise GfvizError(f"p = {self.p:g} needs the matrices themselves, and one has too many nodes: use p = 2")
+        total = max(0.0, self.a.square_norm + self.b.square_norm - 2 * self.overlap(plan))
+        return total, total + self.margin
+
+    def _pairwise(self, plan: Plan) -> float:
+        c, d, power = self.a.dense, self.b.dense, self.p
+        step = max(1, _BLOCK // len(plan.rows))
+        parts = []
+        for start in range(0, len(plan.rows), step):
+            some = slice(start, start + step)
+            gap = c[plan.rows[some]][:, plan.rows] - d[plan.cols[some]][:, plan.cols]
+            gap = gap * gap if power == 2 else np.abs(gap) ** power
+            parts.append(float(plan.mass[some] @ (gap @ plan.mass)))
+        return math.fsum(parts)
+
+    def overlap(self, plan: Plan) -> float:
+        """tr(Cᵀ π D πᵀ) = Σ C_ik D_jl π_ij π_kl of a sparse coupling, through factors where there are any."""
+        pi = plan.matrix(self.a.n, self.b.n)
+        left, right = self.a.z, self.b.z
+        if left is not None and right is not None:
+            moved = sp.csr_array(left @ pi)
+            cross = weighted_gram(moved, np.ones(self.b.n), right)
+            return float(np.einsum("tu,tu->", cross, cross))
+        carried = sp.csr_array(pi.T @ sp.csr_array(_as_sparse(self.a) @ pi))
+        return float((carried * _as_sparse(self.b)).sum())
+
+    def field(self, plan: Plan) -> np.ndarray:
+        """(C π D)_ij at the cells of a plan [S], for p = 2."""
+        pi = plan.matrix(self.a.n, self.b.n)
+        if self.dense:
+            return (self.a.dense @ (pi @ self.b.dense))[plan.rows, plan.cols]
+        left, right = self.a.z, self.b.z
+        if left is not None and right is not None:
+            cross = weighted_gram(sp.csr_array(left @ pi), np.ones(self.b.n), right)
+            return bilinear(left, plan.rows, cross, right, plan.cols)
+        carried = sp.csr_array(sp.csr_array(_as_sparse(self.a) @ pi) @ _as_sparse(self.b))
+        return np.asarray(carried[plan.rows, plan.cols]).ravel()
+
+
+def _as_sparse(network: MeasureNetwork) -> Any:
+    if network.matrix is not None:
+        return sp.csr_array(network.matrix)
+    if network.sparse_matrix is not None:
+        return network.sparse_matrix
+    return network.sparse
+
+
+@dataclass
+class State:
+    """What the rungs have found so far; bounds are on GW_p^p of the scaled pair."""
+
+    lower: float = 0.0
+    upper: float = math.inf
+    lower_rung: str = ""
+    upper_rung: str = ""
+    plan: Plan | None = None
+    proof: str | None = None
+    starts: list[Plan] = field(default_factory=list)
+    memory: dict[str, Any] = field(default_factory=dict)
+    deadline: float = math.inf

@@ -1,0 +1,247 @@
+"""The rungs of the ladder, one small object each, and the named budgets that list them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from gfviz.gromov import ascent, bounds, couplings, enumeration, exchange, rows
+from gfviz.gromov.problem import Problem, State
+from gfviz.gromov.result import Side
+from gfviz.gromov.transport import Plan
+
+ROWS_CELLS = 40_000_000
+"""Largest n·m for which a cost matrix between nodes is made: 320 MB."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a rung found: a bound on GW_p^p before rounding outward, or a coupling, or both; and a proof, if it is
+    one."""
+
+    lower: float | None = None
+    plan: Plan | None = None
+    proof: str | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A bound or a search: its name, the end it moves, what it needs, what it costs, and the computation.
+
+    `needs` are predicates on the problem, each with the reason to give where it fails; `cost` predicts (seconds, bytes)
+    on one core; `interruptible` rungs stop by themselves at the state's deadline.
+    """
+
+    name: str
+    side: Side
+    run: Callable[[Problem, State], Outcome]
+    cost: Callable[[Problem], tuple[float, float]]
+    needs: tuple[tuple[Callable[[Problem], bool], str], ...] = ()
+    interruptible: bool = False
+
+    def reason(self, problem: Problem) -> str | None:
+        """Why the rung must be left out on this pair, or None."""
+        for holds, otherwise in self.needs:
+            if not holds(problem):
+                return otherwise
+        return None
+
+
+SQUARE_LOSS = (lambda problem: problem.p == 2, "needs p = 2")
+DENSE = (lambda problem: problem.dense, "needs the matrices themselves: too many nodes")
+SMALL = (lambda problem: problem.a.n * problem.b.n <= ROWS_CELLS, "needs a matrix of n·m costs: too many nodes")
+
+
+def _assignable(problem: Problem) -> bool:
+    return problem.assignable
+
+
+ASSIGNABLE = (_assignable, "needs p = 2, PSD matrices, n = m and uniform weights")
+
+
+def _size(problem: Problem) -> tuple[float, float]:
+    return float(problem.a.n), float(problem.b.n)
+
+
+def _line_cost(problem: Problem) -> tuple[float, float]:
+    n, m = _size(problem)
+    stored = sum(8.0 * (x.z.nnz if x.z is not None else x.n**2) for x in (problem.a, problem.b))
+    return 2e-5 + 3e-7 * (n + m) + 1e-10 * stored, 40 * (n + m)
+
+
+def _matrix_cost(problem: Problem, order: float, unit: float) -> tuple[float, float]:
+    n, m = _size(problem)
+    return 5e-5 + unit * (n**order + m**order), 32 * (n * n + m * m)
+
+
+def _spectral_cost(problem: Problem) -> tuple[float, float]:
+    sides = [min(x.n, x.z.shape[0]) if x.z is not None else x.n for x in (problem.a, problem.b)]
+    return 1e-4 + sum(1.5e-10 * t**3 + 5e-8 * t * t for t in sides), sum(24.0 * t * t for t in sides)
+
+
+def _entries(problem: Problem, state: State) -> Outcome:
+    return Outcome(lower=bounds.entries_bound(problem))
+
+
+def _rows(problem: Problem, state: State) -> Outcome:
+    value, plan = rows.rows_bound(problem)
+    state.starts.append(plan)
+    return Outcome(lower=value, plan=plan)
+
+
+def _gilmore_lawler(problem: Problem, state: State) -> Outcome:
+    value, plan = rows.gilmore_lawler_bound(problem)
+    state.starts.append(plan)
+    return Outcome(lower=value, plan=plan)
+
+
+def _best(problem: Problem, plans: list[Plan]) -> Plan:
+    return min(plans, key=lambda plan: problem.objective(plan)[0])
+
+
+def _keys(problem: Problem, state: State) -> Outcome:
+    plans = couplings.key_couplings(problem)
+    state.starts += plans
+    return Outcome(plan=_best(problem, plans))
+
+
+def _conditional_gradient(problem: Problem, state: State) -> Outcome:
+    assert state.plan is not None
+    starts = [couplings.sorted_coupling(problem), state.plan]
+    plans = [couplings.conditional_gradient(problem, start, deadline=state.deadline) for start in starts]
+    state.starts += plans
+    return Outcome(plan=_best(problem, plans))
+
+
+def polish(problem: Problem, plan: Plan, deadline: float) -> Plan:
+    """Exchange from `plan` until none improves: swaps on permutations with p = 2, cycles elsewhere."""
+    match = plan.match() if problem.square and problem.p == 2 else None
+    if match is None:
+        return exchange.exchange(problem, plan, deadline=deadline)
+    better = couplings.swap(problem.a.dense, problem.b.dense, match, deadline)
+    if problem.assignable:
+        return Plan.permutation(better)
+    return exchange.exchange(problem, Plan.permutation(better), deadline=deadline)
+
+
+def _exchange(problem: Problem, state: State) -> Outcome:
+    assert state.plan is not None
+    return Outcome(plan=polish(problem, state.plan, state.deadline))
+
+
+def _multistart(problem: Problem, state: State) -> Outcome:
+    rng = np.random.default_rng(0)
+    plans = [polish(problem, start, state.deadline) for start in state.starts]
+    if problem.square:
+        plans += [polish(problem, Plan.permutation(rng.permutation(problem.a.n)), state.deadline) for _ in range(8)]
+    return Outcome(plan=_best(problem, plans)) if plans else Outcome()
+
+
+def _ascend(problem: Problem, state: State, iterations: int) -> Outcome:
+    n = problem.a.n
+    if "skew" not in state.memory:
+        state.memory["skew"] = ascent.SkewDual.at_zero(problem.a.dense, problem.b.dense)
+    dual = state.memory["skew"]
+    dual.ascend(iterations, state.upper * n * n, state.deadline)
+    plan = dual.plan()
+    if plan is not None:
+        state.starts.append(plan)
+    return Outcome(lower=dual.value / n**2, plan=plan)
+
+
+def _enumerate(problem: Problem, state: State) -> Outcome:
+    match = enumeration.enumerate_matches(problem, state.upper)
+    plan = state.plan if match is None else Plan.permutation(match)
+    assert plan is not None
+    value = min(problem.objective(plan)[0], state.upper)
+    return Outcome(lower=value, plan=plan, proof="enumeration")
+
+
+def _pot(problem: Problem, state: State) -> Outcome:
+    import ot
+
+    plan = np.asarray(
+        ot.gromov.gromov_wasserstein(
+            problem.a.dense, problem.b.dense, problem.a.weights, problem.b.weights, "square_loss", symmetric=True
+        )
+    )
+    kept_rows, kept_cols = np.nonzero(plan)
+    return Outcome(plan=Plan(kept_rows, kept_cols, plan[kept_rows, kept_cols]))
+
+
+def _limited(cells: float) -> tuple[Callable[[Problem], bool], str]:
+    return (lambda problem: problem.a.n * problem.b.n <= cells, f"left to budgets in seconds above n·m = {cells:.0f}")
+
+
+_CATALOGUE = (
+    Rung("sorted", "lower", lambda problem, state: Outcome(lower=bounds.sorted_bound(problem)), _line_cost),
+    Rung(
+        "sorted_coupling", "upper", lambda problem, state: Outcome(plan=couplings.sorted_coupling(problem)), _line_cost
+    ),
+    Rung(
+        "centred",
+        "lower",
+        lambda problem, state: Outcome(lower=bounds.centred_bound(problem)),
+        lambda problem: _matrix_cost(problem, 2, 4e-9),
+        (SQUARE_LOSS,),
+    ),
+    Rung(
+        "gilmore_lawler", "lower", _gilmore_lawler, lambda problem: _matrix_cost(problem, 3, 1e-9), (ASSIGNABLE, DENSE)
+    ),
+    Rung("rows", "lower", _rows, lambda problem: _matrix_cost(problem, 3, 2e-9), (DENSE, SMALL)),
+    Rung("entries", "lower", _entries, lambda problem: _matrix_cost(problem, 2, 8e-8), (DENSE,)),
+    Rung(
+        "spectral",
+        "lower",
+        lambda problem, state: Outcome(lower=bounds.spectral_bound(problem)),
+        _spectral_cost,
+        (SQUARE_LOSS,),
+    ),
+    Rung(
+        "conditional_gradient",
+        "upper",
+        _conditional_gradient,
+        lambda problem: _matrix_cost(problem, 3, 5e-9),
+        (SQUARE_LOSS, DENSE),
+        True,
+    ),
+    Rung("exchange", "upper", _exchange, lambda problem: _matrix_cost(problem, 3, 3e-8), (DENSE,), True),
+    Rung(
+        "ascent",
+        "lower",
+        lambda problem, state: _ascend(problem, state, 24),
+        lambda problem: _matrix_cost(problem, 2, 24 * 2e-7),
+        (ASSIGNABLE, DENSE),
+        True,
+    ),
+    Rung(
+        "enumeration",
+        "lower",
+        _enumerate,
+        lambda problem: (0.2, 1e8),
+        (ASSIGNABLE, DENSE, (lambda problem: problem.a.n <= enumeration.LIMIT, "needs n <= 9")),
+    ),
+    Rung("other_keys", "upper", _keys, lambda problem: _matrix_cost(problem, 3, 1e-9)),
+    Rung("pot", "upper", _pot, lambda problem: _matrix_cost(problem, 3, 1e-8), (SQUARE_LOSS, DENSE)),
+    Rung("multistart", "upper", _multistart, lambda problem: _matrix_cost(problem, 3, 3e-7), (DENSE,), True),
+    Rung(
+        "long_ascent",
+        "lower",
+        lambda problem, state: _ascend(problem, state, 2000),
+        lambda problem: _matrix_cost(problem, 2, 2000 * 2e-7),
+        (ASSIGNABLE, DENSE),
+        True,
+    ),
+)
+RUNGS = {rung.name: rung for rung in _CATALOGUE}
+
+_FAST = ("sorted", "sorted_coupling", "centred", "gilmore_lawler", "rows")
+_STANDARD = (*_FAST, "entries", "spectral", "conditional_gradient", "exchange", "enumeration", "ascent")
+LADDERS: dict[str, tuple[str, ...]] = {
+    "fast": _FAST,
+    "standard": _STANDARD,
+    "thorough": (*_STANDARD, "other_keys", "pot", "multistart", "long_ascent"),
+}
