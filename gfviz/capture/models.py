@@ -66,9 +66,7 @@ def load_model(
         config = AutoConfig.from_pretrained(where, trust_remote_code=trust_remote_code)
         if type(config) not in tuple(MODEL_FOR_CAUSAL_LM_MAPPING.keys()) and not getattr(config, "auto_map", None):
             raise GfvizError(f"{where}: a {config.model_type} model has no language-model head: give a causal LM")
-        model: Any
-        report: Any
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             where,
             config=config,
             dtype=dtype or ("float32" if device == "cpu" else "auto"),
@@ -76,6 +74,7 @@ def load_model(
             use_safetensors=True,
             output_loading_info=True,
         )
+        model, report = loaded
         tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=trust_remote_code)
     except GfvizError:
         raise

@@ -94,9 +94,8 @@ def _byte_names(keys: np.ndarray, labels: object) -> tuple[np.ndarray, list[str]
 def _in_key_order(graph: CoactivationGraph) -> CoactivationGraph:
     order = np.array(sorted(range(graph.n), key=lambda i: graph.keys[i]))
     assert graph.factors is not None
-    return replace(
-        graph, keys=graph.keys[order], labels=[graph.labels[i] for i in order], factors=graph.factors[:, order].tocsr()
-    )
+    factors = sparse.csr_array(graph.factors[:, order])
+    return replace(graph, keys=graph.keys[order], labels=[graph.labels[i] for i in order], factors=factors)
 
 
 def _check_record(record: TextRecord, rows: int) -> None:
@@ -127,17 +126,25 @@ def merge_graphs(graphs: Sequence[CoactivationGraph]) -> CoactivationGraph:
     keys, labels = _union([g.keys for g in graphs], [g.labels for g in graphs])
     columns = [_positions_in(keys, g.keys) for g in graphs]
     total = sum(g.positions for g in graphs)
-    common = replace(first, positions=total, keys=keys, labels=labels, record=None)
     if all(g.factors is not None for g in graphs):
         parts = [_with_columns(g.factors, c, len(keys)) for g, c in zip(graphs, columns)]
         stacked = sparse.csr_array(sparse.vstack(parts, format="csr"))
-        return replace(common, factors=stacked, accumulated=None, record=_joined_record(graphs))
+        record = _joined_record(graphs)
+        return replace(first, positions=total, keys=keys, labels=labels, factors=stacked, record=record)
     accumulated = sparse.csr_array((len(keys), len(keys)), dtype=np.float64)
     for graph, c in zip(graphs, columns):
         part = graph.matrix().tocoo()
         scaled = part.data * (graph.positions / total)
         accumulated = accumulated + sparse.coo_array((scaled, (c[part.row], c[part.col])), accumulated.shape).tocsr()
-    return replace(common, factors=None, accumulated=sparse.csr_array(accumulated))
+    return replace(
+        first,
+        positions=total,
+        keys=keys,
+        labels=labels,
+        factors=None,
+        accumulated=sparse.csr_array(accumulated),
+        record=None,
+    )
 
 
 def _union(keys: list[np.ndarray], labels: list[list[str]]) -> tuple[np.ndarray, list[str]]:

@@ -86,6 +86,8 @@ class CoactivationGraph:
             raise GfvizError("the graph is empty: no position counted (is the text empty, or all masked?)")
         shape = (self.positions, self.n) if self.factors is not None else (self.n, self.n)
         held = self._held
+        # One form for one graph, so that equal graphs have equal bytes and files.
+        held.sum_duplicates()
         if held.shape != shape or len(self.labels) != self.n:
             raise GfvizError(f"the graph's matrix is {held.shape} with {len(self.labels)} labels, expected {shape}")
 
@@ -228,8 +230,6 @@ class CoactivationGraph:
         """SHA-256 in hex over everything that defines the graph (not its texts): equal graphs, equal hash."""
         digest = hashlib.sha256()
         held = self._held
-        # Bit for bit the same graph may be held with int32 or int64 indices, sorted or not.
-        held = held if held.has_sorted_indices else held.sorted_indices()
         head = (self.nodes, self.normalize, self.weighting, self.space, self.positions, self.factors is None)
         digest.update(repr(head).encode())
         keys = b"\0".join(self.keys) if self.keys.dtype == object else self.keys.astype("<i8").tobytes()

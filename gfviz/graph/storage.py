@@ -186,7 +186,7 @@ def _record(tensors: dict[str, np.ndarray], positions: int) -> TextRecord | None
     if len(offsets) < 2 or offsets[0] != 0 or offsets[-1] != positions or (np.diff(offsets) < 0).any():
         raise GfvizError("the record of texts has inconsistent offsets")
     texts: tuple[str, ...] = ()
-    if "record.texts" in tensors:
+    if "record.texts.lengths" in tensors:
         texts = tuple(raw.decode("utf-8", "surrogatepass") for raw in _unblob("record.texts", tensors))
         if len(texts) != len(offsets) - 1:
             raise GfvizError("the record of texts has another number of texts than offsets")
