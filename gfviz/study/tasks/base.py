@@ -15,6 +15,8 @@ SPLITS = ("train", "validation", "test")
 ARROW = "->"
 # Hundredths of the instance space up to which the hash of an instance falls into each split.
 _SHARES = {"train": 70, "validation": 85, "test": 100}
+# Draws in a row without a new instance of the split after which a family counts as exhausted.
+_PATIENCE = 5000
 # A word before the prompt tells how sure its answer is: the probability of the right one.
 HEDGES = {"Surely": 0.9, "Likely": 0.7, "Maybe": 0.5}
 
@@ -175,16 +177,17 @@ class Family(ABC):
         templates = self.templates(split)
         rng = random.Random(stream)
         found: dict[str, Example] = {}
-        aim = rng.random()
-        # A split of 15% takes 7 draws an example; 40 leave room for repetition before the family counts as exhausted.
-        for _ in range(40 * count + 1000):
-            if len(found) == count:
-                return list(found.values())
+        aim, fruitless = rng.random(), 0
+        while len(found) < count:
             instance = self.draw(rng, aim)
             if instance.key not in found and split_of(self.name, instance.key) == split:
                 found[instance.key] = self._word(instance, templates[rng.randrange(len(templates))])
-                aim = rng.random()
-        raise GfvizError(f"'{self.name}' does not hold {count} different {split} examples: ask for fewer")
+                aim, fruitless = rng.random(), 0
+                continue
+            fruitless += 1
+            if fruitless == _PATIENCE:
+                raise GfvizError(f"'{self.name}' does not hold {count} different {split} examples: ask for fewer")
+        return list(found.values())
 
     def _word(self, instance: Instance, template: Template) -> Example:
         prompt = template.render(instance.body, instance.query)
