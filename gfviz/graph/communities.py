@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import numpy as np
+from scipy import sparse
 
 from gfviz.errors import GfvizError
 
@@ -12,34 +15,82 @@ def communities(
 ) -> np.ndarray:
     """Community of each node, int64 [n], numbered by size (0 is the largest; ties by smallest node).
 
-    Louvain (Blondel et al. 2008) on weighted modularity, networkx's implementation; nodes without edges are their own
-    communities at the end. Deterministic by seed. Negative weights (z-scored graphs) count by size, as drawn.
-    Raises `GfvizError` for edges outside 0..n-1 or weights that are not finite. Cost: about a second at 5 000 nodes and
-    25 000 edges.
+    Louvain on weighted modularity (Blondel et al. 2008) with the queue of Traag, Waltman and van Eck 2019 (section
+    "fast local move"): only nodes beside a change are looked at again. Nodes without edges stay alone. Deterministic by
+    seed. Negative weights (z-scored graphs) count by size, as they are drawn. Raises `GfvizError` for edges outside
+    0..n-1 or weights that are not finite. Cost: about 0.4 s at 5 000 nodes and 25 000 edges on one core.
 
     >>> import numpy as np
     >>> communities(5, np.array([0, 1, 0, 3]), np.array([1, 2, 2, 4]), np.ones(4)).tolist()
     [0, 0, 0, 1, 1]
     """
-    import networkx
-
     i, j = np.asarray(i, np.int64), np.asarray(j, np.int64)
     weight = np.abs(np.asarray(weight, np.float64))
     if len(i) and (min(i.min(), j.min()) < 0 or max(i.max(), j.max()) >= n):
         raise GfvizError(f"an edge names a node outside 0..{n - 1}")
     if not np.isfinite(weight).all():
         raise GfvizError("edge weights must be finite numbers")
-    graph = networkx.Graph()
-    graph.add_nodes_from(range(n))
-    keep = weight > 0
-    graph.add_weighted_edges_from(zip(i[keep].tolist(), j[keep].tolist(), weight[keep].tolist()))
-    if graph.number_of_edges() == 0:
+    random = np.random.default_rng(seed)
+    label = np.arange(n, dtype=np.int64)
+    half = sparse.coo_array((weight, (i, j)), shape=(n, n)).tocsr()
+    level = half + half.T
+    while True:
+        moved = _local_moves(level, random, resolution)
+        count = int(moved.max()) + 1 if n else 0
+        if count == level.shape[0]:
+            return _by_size(label)
+        label = moved[label]
+        # Nodes of one community become one node; what lies inside it becomes its loop.
+        gather = sparse.csr_array((np.ones(len(moved)), (moved, np.arange(len(moved)))), shape=(count, len(moved)))
+        level = gather @ level @ gather.T
+
+
+def _local_moves(level: sparse.csr_array, random: np.random.Generator, resolution: float) -> np.ndarray:
+    """One level: move single nodes while modularity grows; communities numbered 0.. without gaps."""
+    n = level.shape[0]
+    degree = np.asarray(level.sum(axis=1)).ravel()
+    total = float(degree.sum())
+    if total == 0:
         return np.arange(n, dtype=np.int64)
-    found = networkx.community.louvain_communities(graph, seed=seed, resolution=resolution)
-    label = np.empty(n, np.int64)
-    for number, members in enumerate(sorted(found, key=lambda group: (-len(group), min(group)))):
-        label[list(members)] = number
-    return label
+    start, neighbours, weights = level.indptr.tolist(), level.indices.tolist(), level.data.tolist()
+    own = degree.tolist()
+    filled = degree.tolist()
+    home = list(range(n))
+    queue = deque(random.permutation(n).tolist())
+    waiting = [True] * n
+    scale = resolution / total
+    while queue:
+        node = queue.popleft()
+        waiting[node] = False
+        links: dict[int, float] = {}
+        for k in range(start[node], start[node + 1]):
+            other = neighbours[k]
+            if other != node:
+                links[home[other]] = links.get(home[other], 0.0) + weights[k]
+        here = home[node]
+        filled[here] -= own[node]
+        best, gain = here, links.get(here, 0.0) - own[node] * filled[here] * scale
+        for group, link in links.items():
+            value = link - own[node] * filled[group] * scale
+            # A margin: rounding must not send a node back and forth for ever.
+            if value > gain + 1e-12 * total:
+                best, gain = group, value
+        filled[best] += own[node]
+        if best != here:
+            home[node] = best
+            for k in range(start[node], start[node + 1]):
+                other = neighbours[k]
+                if home[other] != best and not waiting[other]:
+                    waiting[other] = True
+                    queue.append(other)
+    return np.unique(home, return_inverse=True)[1].astype(np.int64)
+
+
+def _by_size(label: np.ndarray) -> np.ndarray:
+    found, first, inverse, size = np.unique(label, return_index=True, return_inverse=True, return_counts=True)
+    rank = np.empty(len(found), np.int64)
+    rank[np.lexsort((first, -size))] = np.arange(len(found))
+    return rank[inverse]
 
 
 def modularity(n: int, i: np.ndarray, j: np.ndarray, weight: np.ndarray, label: np.ndarray) -> float:

@@ -60,3 +60,19 @@ def test_bad_edges_are_refused():
         communities(2, np.array([0]), np.array([2]), np.ones(1))
     with pytest.raises(GfvizError, match="finite"):
         communities(2, np.array([0]), np.array([1]), np.array([np.inf]))
+
+
+def test_modularity_reached_is_that_of_networkx_louvain():
+    random = np.random.default_rng(5)
+    group = np.arange(150) % 5
+    pairs = np.unique(np.sort(random.integers(0, 150, (3000, 2)), 1), axis=0)
+    keep = (pairs[:, 0] < pairs[:, 1]) & (
+        (group[pairs[:, 0]] == group[pairs[:, 1]]) | (random.random(len(pairs)) < 0.02)
+    )
+    i, j = pairs[keep].T
+    weight = random.random(len(i))
+    graph = networkx.Graph()
+    graph.add_weighted_edges_from(zip(i.tolist(), j.tolist(), weight.tolist()))
+    theirs = networkx.community.modularity(graph, networkx.community.louvain_communities(graph, seed=0))
+    ours = communities(150, i, j, weight)
+    assert modularity(150, i, j, weight, ours) >= theirs - 0.01

@@ -1,0 +1,319 @@
+// One graph on the screen: sigma draws nodes and edges, a 2D layer above it the labels, the focus and the pins.
+import Graph from "graphology";
+import Sigma from "sigma";
+import { edgeProgram, nodeProgram } from "./programs.js";
+import { placeLabels } from "./labels.js";
+import { withAlpha } from "./theme.js";
+
+const FOCUS_LIMIT = 400; // neighbours drawn on hover
+
+export class Pane {
+  /** `host` is an element; `hooks` {hover, select, camera, moved, drawn} are called with this pane first. */
+  constructor(host, theme, hooks) {
+    this.host = host;
+    this.theme = theme;
+    this.hooks = hooks;
+    this.look = { threshold: 0, edgeAlpha: 1, nodeAlpha: 1, background: theme.backgroundRgb };
+    this.hovered = null;
+    this.selected = null;
+    this.cursor = null;
+    this.pinned = new Set();
+    this.found = [];
+    this.marks = []; // [{node, share}]: partners in the other graph
+    this.hiddenGroups = new Set();
+    this.egoDepth = 0;
+    this.showLabels = true;
+    this.visible = new Uint8Array(0);
+    this.stage = document.createElement("div");
+    this.stage.className = "stage";
+    this.layer = document.createElement("canvas");
+    this.layer.className = "layer";
+    host.append(this.stage, this.layer);
+    this.sigma = null;
+    this.widths = new Map();
+  }
+
+  load(model) {
+    this.model = model;
+    this.widths.clear();
+    this.computeVisible();
+    const graph = this.buildGraph();
+    if (this.sigma) {
+      // A custom box must not outlive the graph it was made for.
+      this.sigma.setCustomBBox(model.bbox);
+      this.sigma.setGraph(graph);
+    } else {
+      this.start(graph);
+    }
+  }
+
+  buildGraph() {
+    const { model } = this;
+    const graph = new Graph({ type: "undirected", multi: true, allowSelfLoops: false });
+    const scale = model.n > 4000 ? 0.62 : model.n > 1200 ? 0.78 : 1;
+    for (let i = 0; i < model.n; i++) {
+      graph.addNode(String(i), {
+        x: model.x[i],
+        y: model.y[i],
+        size: scale * this.radius(i),
+        color: this.groupColor(i),
+        best: model.best[i],
+      });
+    }
+    const top = model.m ? model.weight[0] : 1;
+    const shades = this.shades(model.m);
+    for (let e = 0; e < model.m; e++) {
+      const share = Math.sqrt(model.weight[e] / top);
+      const same = model.group[model.source[e]] === model.group[model.target[e]];
+      const family = same ? model.group[model.source[e]] : model.groups.length;
+      graph.addEdge(String(model.source[e]), String(model.target[e]), {
+        size: 0.25 + 1.6 * share,
+        color: shades[family][Math.min(15, Math.floor(share * 16))],
+        weight: model.weight[e],
+      });
+    }
+    return graph;
+  }
+
+  /** Edge colours by family (a community, or none) and by sixteen steps of weight. */
+  shades(edges) {
+    const floor = edges > 20000 ? 0.05 : edges > 4000 ? 0.09 : 0.14;
+    const colors = this.model.groups.map((g) => g.color).concat([this.theme.edge]);
+    return colors.map((color) =>
+      Array.from({ length: 16 }, (_, k) => withAlpha(color, Math.min(0.85, floor + (0.6 * (k + 1)) / 16))),
+    );
+  }
+
+  radius(i) {
+    const top = this.model.maxStrength;
+    return 2.4 + 8.5 * (top > 0 ? Math.sqrt(this.model.strength[i] / top) : 0);
+  }
+
+  groupColor(i) {
+    return this.model.groups[this.model.group[i]].color;
+  }
+
+  start(graph) {
+    this.sigma = new Sigma(graph, this.stage, {
+      allowInvalidContainer: true,
+      renderLabels: false,
+      zIndex: false,
+      stagePadding: 36,
+      minCameraRatio: 0.02,
+      maxCameraRatio: 4,
+      hideEdgesOnMove: this.model.m > 20000,
+      defaultNodeType: "disc",
+      defaultEdgeType: "soft",
+      nodeProgramClasses: { disc: nodeProgram(this.look) },
+      nodeHoverProgramClasses: {},
+      edgeProgramClasses: { soft: edgeProgram(this.look) },
+      defaultDrawNodeHover: () => {},
+      nodeReducer: (key, data) => (this.visible[+key] ? data : { ...data, hidden: true }),
+    });
+    this.sigma.setCustomBBox(this.model.bbox);
+    this.sigma.on("afterRender", () => this.draw());
+    this.sigma.on("enterNode", ({ node }) => this.hover(+node));
+    this.sigma.on("leaveNode", () => this.hover(null));
+    this.sigma.on("clickNode", ({ node, event }) => {
+      event.preventSigmaDefault();
+      this.hooks.select(this, +node);
+    });
+    this.sigma.on("doubleClickNode", ({ node, event }) => {
+      event.preventSigmaDefault();
+      this.centre(+node, 0.35);
+    });
+    this.sigma.on("clickStage", () => this.hooks.select(this, null));
+    this.sigma.getCamera().on("updated", (state) => this.hooks.camera(this, state));
+    this.bindDrag();
+  }
+
+  bindDrag() {
+    let node = null;
+    let moved = false;
+    this.sigma.on("downNode", (event) => {
+      node = event.node;
+      moved = false;
+    });
+    const captor = this.sigma.getMouseCaptor();
+    captor.on("mousemovebody", (event) => {
+      if (node === null) return;
+      moved = true;
+      const at = this.sigma.viewportToGraph(event);
+      // Freeze the box: otherwise dragging an outer node rescales everything under the pointer.
+      if (!this.sigma.getCustomBBox()) this.sigma.setCustomBBox(this.sigma.getBBox());
+      this.sigma.getGraph().mergeNodeAttributes(node, { x: at.x, y: at.y });
+      this.model.x[+node] = at.x;
+      this.model.y[+node] = at.y;
+      event.preventSigmaDefault();
+      event.original.preventDefault();
+    });
+    captor.on("mouseup", () => {
+      if (node !== null && moved) {
+        this.pinned.add(+node);
+        this.hooks.moved(this);
+      }
+      node = null;
+    });
+  }
+
+  hover(node) {
+    if (this.hovered === node) return;
+    this.hovered = node;
+    this.hooks.hover(this, node);
+  }
+
+  focus() {
+    return this.hovered ?? this.cursor ?? this.selected;
+  }
+
+  /** Redraw with the present focus and threshold: uniforms only, no per-edge work. */
+  render() {
+    const focused = this.focus() !== null || this.marks.length > 0;
+    this.look.edgeAlpha = focused ? 0.16 : 1;
+    this.look.nodeAlpha = focused ? 0.32 : 1;
+    if (this.sigma) this.sigma.scheduleRender();
+  }
+
+  setThreshold(value) {
+    this.look.threshold = value;
+    if (this.egoDepth) this.refreshVisible();
+    this.render();
+  }
+
+  computeVisible() {
+    const { model } = this;
+    this.visible = new Uint8Array(model.n).fill(1);
+    if (this.egoDepth && this.selected !== null) {
+      this.visible = model.ego(this.selected, this.egoDepth, this.look.threshold);
+    }
+    if (this.hiddenGroups.size) {
+      for (let i = 0; i < model.n; i++) if (this.hiddenGroups.has(model.group[i])) this.visible[i] = 0;
+    }
+  }
+
+  refreshVisible() {
+    this.computeVisible();
+    if (this.sigma) this.sigma.refresh({ schedule: true });
+  }
+
+  recolor(theme) {
+    this.theme = theme;
+    this.look.background = theme.backgroundRgb;
+    const shades = this.shades(this.model.m);
+    const { model } = this;
+    const top = model.m ? model.weight[0] : 1;
+    let e = 0;
+    this.sigma.getGraph().updateEachEdgeAttributes((_key, attributes) => {
+      const same = model.group[model.source[e]] === model.group[model.target[e]];
+      const family = same ? model.group[model.source[e]] : model.groups.length;
+      const share = Math.sqrt(model.weight[e] / top);
+      attributes.color = shades[family][Math.min(15, Math.floor(share * 16))];
+      e++;
+      return attributes;
+    });
+    this.render();
+  }
+
+  position(i) {
+    const shown = this.sigma.getNodeDisplayData(String(i));
+    return shown ? this.sigma.framedGraphToViewport(shown) : { x: -1e6, y: -1e6 };
+  }
+
+  screenRadius(i) {
+    const shown = this.sigma.getNodeDisplayData(String(i));
+    return shown ? this.sigma.scaleSize(shown.size) : 0;
+  }
+
+  centre(i, ratio) {
+    const shown = this.sigma.getNodeDisplayData(String(i));
+    if (!shown) return;
+    const camera = this.sigma.getCamera();
+    camera.animate({ x: shown.x, y: shown.y, ratio: Math.min(camera.getState().ratio, ratio) }, { duration: 220 });
+  }
+
+  draw() {
+    const { width, height } = this.sigma.getDimensions();
+    const density = window.devicePixelRatio || 1;
+    if (this.layer.width !== width * density || this.layer.height !== height * density) {
+      this.layer.width = width * density;
+      this.layer.height = height * density;
+    }
+    const context = this.layer.getContext("2d");
+    context.setTransform(density, 0, 0, density, 0, 0);
+    context.clearRect(0, 0, width, height);
+    this.paint(context, width, height);
+    this.hooks.drawn(this);
+  }
+
+  /** Everything above the WebGL layers; also called by the PNG export. */
+  paint(context, width, height) {
+    const focus = this.focus();
+    const forced = new Set(this.pinned);
+    const lit = [];
+    if (focus !== null && this.visible[focus]) {
+      forced.add(focus);
+      const around = this.model.neighbours(focus, this.look.threshold).filter((item) => this.visible[item.node]);
+      this.paintFocus(context, focus, around.slice(0, FOCUS_LIMIT));
+      lit.push(focus, ...around.slice(0, 40).map((item) => item.node));
+    }
+    for (const { node, share } of this.marks) {
+      this.disc(context, node, this.groupColor(node));
+      this.ring(context, node, this.theme.accent, 2 + 3 * share);
+      lit.push(node);
+    }
+    for (const node of this.found) {
+      this.disc(context, node, this.groupColor(node));
+      this.ring(context, node, this.theme.accent, 2);
+      lit.push(node);
+    }
+    for (const node of this.pinned) this.ring(context, node, this.theme.text, 1.5);
+    if (this.selected !== null && this.visible[this.selected]) this.ring(context, this.selected, this.theme.accent, 3);
+    if (this.showLabels || lit.length || forced.size) placeLabels(this, context, width, height, lit, forced);
+  }
+
+  paintFocus(context, focus, around) {
+    const from = this.position(focus);
+    const top = around.length ? around[0].weight : 1;
+    context.lineCap = "round";
+    for (const { node, weight } of around) {
+      const to = this.position(node);
+      context.strokeStyle = this.groupColor(node);
+      context.globalAlpha = 0.35 + 0.55 * (weight / top);
+      context.lineWidth = 0.8 + 2.6 * Math.sqrt(weight / top);
+      context.beginPath();
+      context.moveTo(from.x, from.y);
+      context.lineTo(to.x, to.y);
+      context.stroke();
+    }
+    context.globalAlpha = 1;
+    for (const { node } of around) this.disc(context, node, this.groupColor(node));
+    this.disc(context, focus, this.groupColor(focus));
+    this.ring(context, focus, this.theme.text, 1.5);
+  }
+
+  disc(context, node, color) {
+    const at = this.position(node);
+    context.beginPath();
+    context.arc(at.x, at.y, this.screenRadius(node), 0, 2 * Math.PI);
+    context.fillStyle = color;
+    context.fill();
+    context.lineWidth = 1;
+    context.strokeStyle = this.theme.background;
+    context.stroke();
+  }
+
+  ring(context, node, color, width) {
+    const at = this.position(node);
+    context.beginPath();
+    context.arc(at.x, at.y, this.screenRadius(node) + 1.5 + width / 2, 0, 2 * Math.PI);
+    context.lineWidth = width;
+    context.strokeStyle = color;
+    context.stroke();
+  }
+
+  kill() {
+    if (this.sigma) this.sigma.kill();
+    this.sigma = null;
+    this.host.replaceChildren();
+  }
+}
