@@ -1,0 +1,1 @@
+"""What the pages share: where things lie, what is cached, the canvas, small parts."""

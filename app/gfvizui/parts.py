@@ -1,0 +1,136 @@
+"""Small parts that every page uses: the page frame, cards, choices, empty states, untrusted text."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Callable, Iterable
+from datetime import datetime
+
+import streamlit as st
+
+from gfviz.errors import GfvizError
+from gfviz.figures import Context
+from gfviz.graph import CoactivationGraph
+from gfvizui import cached
+from gfvizui.places import GraphFile, find_graphs, graphs_root, runs_root
+
+_MARKS = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~$:&])")
+
+
+def page(draw: Callable[[], None]) -> None:
+    """Run a page; bad input becomes one line on it instead of a traceback."""
+    try:
+        draw()
+    except GfvizError as error:
+        st.error(plain(str(error)), icon=":material/error:")
+
+
+def plain(text: str) -> str:
+    """`text` for places that read Markdown, with nothing in it acting as such."""
+    return _MARKS.sub(r"\\\1", text).replace("\n", " ")
+
+
+def theme() -> str:
+    """Name of the theme the browser shows."""
+    return "dark" if st.context.theme.type == "dark" else "light"
+
+
+def heading(title: str, text: str) -> None:
+    """Title of a page with one line of what it is for."""
+    with st.container(gap="xxsmall"):
+        st.subheader(title, anchor=False)
+        st.caption(text)
+
+
+def cards(items: Iterable[tuple[str, str, str | None]]) -> None:
+    """A row of metric cards: (label, value, help)."""
+    listed = list(items)
+    for column, (label, value, note) in zip(st.columns(len(listed), gap="small"), listed):
+        column.metric(label, value, help=note, border=True)
+
+
+def chart(figure, key: str, alt: str) -> None:
+    """A Plotly figure in the page's own theme; no toolbar, no logo, no link."""
+    st.plotly_chart(figure, theme=None, key=key, config={"displayModeBar": False, "displaylogo": False}, alt=alt)
+
+
+def when(moment: float | None) -> str:
+    """A point in time, local, to the minute."""
+    return "–" if moment is None else datetime.fromtimestamp(moment).strftime("%Y-%m-%d %H:%M")
+
+
+def empty_graphs() -> None:
+    """What to do where there is no graph yet."""
+    empty(
+        "No graphs here yet",
+        f"Looked for `*.safetensors` in {plain(str(graphs_root()))} and in the runs of {plain(str(runs_root()))}.",
+        "gfviz demo                                              # graphs, a distance and a short fusion\n"
+        f"gfviz graph MODEL --texts FILE --out {graphs_root()}/my.safetensors",
+    )
+
+
+def empty(title: str, text: str, command: str = "") -> None:
+    """An empty state: what is missing, and the command that makes it."""
+    with st.container(border=True):
+        st.markdown(f"**{title}**")
+        st.markdown(text)
+        if command:
+            st.code(command, language="bash")
+
+
+def choose_graph(label: str, key: str, files: list[GraphFile], index: int = 0) -> GraphFile:
+    """A choice among the saved graphs, kept in the URL."""
+    names = [file.name for file in files]
+    name = st.selectbox(label, names, index=min(index, len(names) - 1), key=key, bind="query-params")
+    return next((file for file in files if file.name == name), files[0])
+
+
+def choose_pair(files: list[GraphFile]) -> tuple[GraphFile, GraphFile]:
+    """Two graphs side by side; by default the first and the next one that can be compared with it."""
+    left, right = st.columns(2, gap="small")
+    with left:
+        a = choose_graph("Graph A", "a", files)
+    with right:
+        b = choose_graph("Graph B", "b", files, _partner(files))
+    return a, b
+
+
+def _partner(files: list[GraphFile]) -> int:
+    """Index of the first other graph whose node kind agrees with the first one's, by name (rank beside rank)."""
+    kind = files[0].name.rsplit("-", 1)[-1]
+    alike = [k for k, file in enumerate(files) if k and file.group == files[0].group and file.name.endswith(kind)]
+    return alike[0] if alike else min(1, len(files) - 1)
+
+
+def graphs_or_stop() -> list[GraphFile]:
+    """All saved graphs; without one, the empty state and the end of the page."""
+    files = find_graphs()
+    if not files:
+        empty_graphs()
+        st.stop()
+    return files
+
+
+def graph_caption(graph: CoactivationGraph) -> str:
+    """One line about a graph, as Markdown."""
+    source = f"{plain(graph.source)} · " if graph.source else ""
+    return f"{source}{graph.nodes} nodes · {graph.normalize} · {graph.weighting} weights"
+
+
+def show_contexts(found: list[Context]) -> None:
+    """Places where a node fired, the predicted token marked. All text is escaped."""
+    rows = "".join(
+        "<div style='padding:5px 0;border-bottom:1px solid rgba(128,128,128,.22);overflow-wrap:anywhere'>"
+        f"<bdi style='opacity:.72'>{html.escape(item.before)}</bdi>"
+        f"<bdi style='font-weight:650;padding:0 3px;border-radius:3px;background:rgba(86,180,233,.28)'>"
+        f"{html.escape(item.token)}</bdi><bdi style='opacity:.72'>{html.escape(item.after)}</bdi>"
+        f" <span style='opacity:.55;white-space:nowrap'>{item.activation:.3g}</span></div>"
+        for item in found
+    )
+    st.html(f"<div style='font-size:.87rem;line-height:1.45'>{rows}</div>")
+
+
+def load(file: GraphFile) -> CoactivationGraph:
+    """The graph in `file`."""
+    return cached.load(file)

@@ -1,0 +1,113 @@
+"""Where runs and graphs are found. Names from a URL are only ever looked up in these lists, never made into paths."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from gfviz.errors import GfvizError
+from gfviz.files import atomic_write_bytes
+from gfviz.runs import RunDirectory, StepGraph, list_runs
+
+_SAFE_NAME = re.compile(r"[^A-Za-z0-9._-]+")
+MAX_FILES = 2000
+
+
+@dataclass(frozen=True)
+class GraphFile:
+    """A saved graph: `name` is unique and goes into URLs, `group` is its run or folder."""
+
+    name: str
+    group: str
+    path: Path
+    modified: float
+    size: int
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--runs", default=os.environ.get("GFVIZ_RUNS", "runs"))
+    parser.add_argument("--graphs", default=os.environ.get("GFVIZ_GRAPHS"))
+    return parser.parse_known_args(sys.argv[1:])[0]
+
+
+def runs_root() -> Path:
+    """Folder of the runs: `--runs`, else $GFVIZ_RUNS, else ./runs."""
+    return Path(_arguments().runs)
+
+
+def graphs_root() -> Path:
+    """Folder of loose graphs and of imports: `--graphs`, else $GFVIZ_GRAPHS, else RUNS/graphs."""
+    given = _arguments().graphs
+    return Path(given) if given else runs_root() / "graphs"
+
+
+def find_runs() -> list[RunDirectory]:
+    """All runs, newest first."""
+    return list_runs(runs_root())
+
+
+def find_run(run_id: str | None) -> RunDirectory | None:
+    """The listed run of that id; None where there is none."""
+    return next((run for run in find_runs() if run.id == run_id), None)
+
+
+def find_graphs() -> list[GraphFile]:
+    """Saved graphs, newest group first: loose files, then each run's (without the steps of a training)."""
+    found = []
+    root = graphs_root()
+    if root.is_dir():
+        for path in sorted(root.rglob("*.safetensors"))[:MAX_FILES]:
+            if path.is_file() and not any(part.startswith(".") for part in path.relative_to(root).parts):
+                found.append(_described(path, path.relative_to(root).with_suffix("").as_posix(), root.name))
+    for run in find_runs():
+        for graph in run.graphs():
+            if graph.step is None:
+                found.append(_described(graph.path, f"{run.id}/{graph.path.stem}", run.id))
+        steps = [graph for graph in run.graphs() if graph.step is not None]
+        for who in sorted({graph.who for graph in steps}):
+            last = max((graph for graph in steps if graph.who == who), key=lambda graph: graph.step or 0)
+            found.append(_described(last.path, f"{run.id}/{last.path.stem}", run.id))
+    return found
+
+
+def _described(path: Path, name: str, group: str) -> GraphFile:
+    facts = path.stat()
+    return GraphFile(name, group, path, facts.st_mtime, facts.st_size)
+
+
+def step_graphs(run: RunDirectory) -> dict[int, dict[str, StepGraph]]:
+    """Graphs saved during a run: step → who → file; graphs without a step are repeated at every step."""
+    graphs = run.graphs()
+    fixed = {graph.who: graph for graph in graphs if graph.step is None}
+    steps: dict[int, dict[str, StepGraph]] = {}
+    for graph in graphs:
+        if graph.step is not None:
+            steps.setdefault(graph.step, dict(fixed))[graph.who] = graph
+    return steps
+
+
+def import_graph(name: str, content: bytes) -> Path:
+    """Check that `content` is a graph and keep it among the loose graphs. Raises `GfvizError` where it is none."""
+    from gfviz.graph import load_graph
+
+    stem = _SAFE_NAME.sub("-", Path(name).stem).strip("-.")[:80] or "graph"
+    target = graphs_root() / f"{stem}.safetensors"
+    number = 2
+    while target.exists():
+        target = graphs_root() / f"{stem}-{number}.safetensors"
+        number += 1
+    scratch = target.with_name(f".checking-{target.name}")
+    atomic_write_bytes(scratch, content)
+    try:
+        load_graph(scratch)
+        os.replace(scratch, target)
+    except OSError as error:
+        raise GfvizError(f"cannot write {target}: {error.strerror or error}") from error
+    finally:
+        scratch.unlink(missing_ok=True)
+    return target

@@ -1,0 +1,197 @@
+"""Distance: the certified interval of a pair, what each bound gave and cost, and why the closed form is loose."""
+
+import pandas as pd
+import streamlit as st
+from gfvizui import cached, parts
+
+from gfviz.errors import GfvizError
+from gfviz.figures import duration, interval_figure, ladder_figure, number, profile_figure, rung_table, share_figure
+from gfviz.figures.text import visible_token
+from gfviz.graph import CoactivationGraph
+from gfviz.gromov import BUDGETS, GromovResult, apriori_interval, sorted_gw
+
+AUTOMATIC_SECONDS = 4.0
+WORDS = {
+    "fast": "cheap bounds and one local search",
+    "standard": "all bounds that pay, more starts",
+    "thorough": "every rung, proofs where they are possible",
+}
+
+
+def dial(a: CoactivationGraph, b: CoactivationGraph) -> tuple[float, str]:
+    """Exponent and budget, with what they are predicted to cost before anything is computed."""
+    left, right = st.columns([2, 3], gap="medium", vertical_alignment="bottom")
+    with left, st.container(horizontal=True):
+        p = st.segmented_control(
+            "Exponent p", [1, 2], default=2, key="p", bind="query-params", required=True, help="2 is the default of POT"
+        )
+        budget = st.segmented_control(
+            "Budget", list(BUDGETS), default=BUDGETS[0], key="budget", bind="query-params", required=True
+        )
+    with right, st.container(horizontal=True, gap="medium"):
+        for name in BUDGETS:
+            rungs = [rung for rung in cached.predicted(a, b, float(p), name) if not rung.reason]
+            seconds, size = sum(rung.seconds for rung in rungs), max((rung.bytes for rung in rungs), default=0.0)
+            mark = "**" if name == budget else ""
+            memory = f"{size / 1e6:,.0f} MB" if size > 1e6 else "under 1 MB"
+            text = f"{mark}{name}{mark}: about {duration(seconds)}, {memory}"
+            st.caption(
+                text, help=f"{len(rungs)} rungs: {WORDS.get(name, 'a fixed list of rungs')}. Predicted, one core."
+            )
+    return float(p), budget
+
+
+def measure(a: CoactivationGraph, b: CoactivationGraph, p: float, budget: str) -> GromovResult | None:
+    """The result, at once where it is cheap or known, else after a click; rungs are shown as they are spent."""
+    seconds = sum(rung.seconds for rung in cached.predicted(a, b, p, budget) if not rung.reason)
+    if seconds > AUTOMATIC_SECONDS and not cached.known_distance(a, b, p, budget):
+        label = f"Compute with budget {budget} (about {duration(seconds)})"
+        if not st.button(label, type="primary", icon=":material/calculate:"):
+            st.caption("Predicted to take longer than a few seconds, so it waits for you.")
+            return None
+    with st.status("Climbing the ladder …", expanded=False) as status:
+
+        def on_rung(record, lower: float, upper: float) -> None:
+            if record.value is not None:
+                status.update(label=f"{record.name}: {number(record.value)} · now [{number(lower)}, {number(upper)}]")
+
+        result = cached.distance(a, b, p, budget, on_rung)
+        cached.remember_distance(a, b, p, budget)
+        left_out = sum(not rung.used for rung in result.rungs)
+        ran = len(result.rungs) - left_out
+        status.update(label=f"{ran} bounds in {duration(result.seconds)}, {left_out} left out", state="complete")
+        st.dataframe(
+            rung_table(result.rungs),
+            hide_index=True,
+            height="content",
+            column_config={
+                "value": st.column_config.NumberColumn(format="%.6g"),
+                "time (ms)": st.column_config.NumberColumn(format="%.2f"),
+            },
+        )
+    return result
+
+
+def headline(a: CoactivationGraph, b: CoactivationGraph, result: GromovResult) -> None:
+    closed = closed_form(a, b, result.p)
+    ratio = closed / result.upper if result.upper > 0 else 1.0
+    parts.cards(
+        [
+            (f"GW_{result.p:g} is at least", number(result.lower), f"Best lower bound: {result.lower_rung}"),
+            ("and at most", number(result.upper), f"Objective at the best coupling found: {result.upper_rung}"),
+            ("Gap", percent(result.gap), "(upper − lower) / upper"),
+            ("Proof", result.proof or "open", "How the interval was closed to a number, if it was"),
+            ("Closed form", number(closed), f"sorted_gw at the same p: {100 * ratio:.0f} % of the upper end"),
+        ]
+    )
+
+
+def closed_form(a: CoactivationGraph, b: CoactivationGraph, p: float) -> float:
+    return cached.derived("sorted", (a.content_hash, b.content_hash, p), lambda: sorted_gw(a, b, p=p))
+
+
+def carriers(a: CoactivationGraph, b: CoactivationGraph, result: GromovResult) -> None:
+    st.markdown("**Which nodes carry the distance**")
+    try:
+        left, right = cached.shares(a, b, result)
+    except GfvizError as error:
+        st.caption(parts.plain(str(error)))
+        return
+    for column, graph, share, name in zip(st.columns(2, gap="medium"), (a, b), (left, right), "AB"):
+        total = float(share.sum())
+        with column:
+            st.caption(f"Graph {name}: share of the objective at the best coupling found")
+            if total <= 0:
+                st.caption("The objective is zero: nothing carries it.")
+                continue
+            labels = [visible_token(label) for label in graph.labels]
+            parts.chart(
+                share_figure(labels, share / total, parts.theme(), 12),
+                f"share_{name}",
+                "Share of nodes in the distance",
+            )
+
+
+def why_loose(a: CoactivationGraph, b: CoactivationGraph, result: GromovResult) -> None:
+    st.markdown("**Why the closed form is loose here**")
+    closed = closed_form(a, b, result.p)
+    low, high = cached.derived(
+        "apriori", (a.content_hash, b.content_hash, result.p), lambda: apriori_interval(a, b, p=result.p)
+    )
+    certain = closed / result.upper if result.upper > 0 else 1.0
+    words = (
+        f"The closed form sees each node only by its mean row f (the curves). It gives {number(closed)}; the distance "
+        f"lies between {number(result.lower)} and {number(result.upper)}, so the closed form is "
+        + ("the distance." if certain > 0.999 else f"at least {100 * certain:.0f} % of it")
+        + (
+            ""
+            if certain > 0.999 or result.lower <= 0
+            else f" and at most {100 * min(closed / result.lower, 1):.0f} %. What is missing is how rows differ around "
+            "their mean."
+        )
+    )
+    st.write(words)
+    same_mass = a.normalize == b.normalize == "prob" and a.weighting == b.weighting == "uniform"
+    if same_mass:
+        st.caption(
+            "With true probabilities and uniform weights every position has nearly the same total mass, so f is just "
+            "the mean probability of each node: no pairwise structure is left in the closed form. `spectral`, "
+            "`entries` and `rows` keep it."
+        )
+    st.caption(f"The a-priori certificate, from one graph at a time, says only [{number(low)}, {number(high)}].")
+
+
+def draw() -> None:
+    parts.heading(
+        "Distance", "Gromov–Wasserstein: a lower bound, an upper bound, and the truth certified between them."
+    )
+    files = parts.graphs_or_stop()
+    file_a, file_b = parts.choose_pair(files)
+    a, b = cached.load(file_a), cached.load(file_b)
+    p, budget = dial(a, b)
+    result = measure(a, b, p, budget)
+    if result is None:
+        costs(a, b, p, budget)
+        return
+    headline(a, b, result)
+    left, right = st.columns([3, 2], gap="medium")
+    with left:
+        st.markdown("**The ladder**")
+        parts.chart(ladder_figure(result, parts.theme()), "ladder", "Every bound at its value")
+        why_loose(a, b, result)
+    with right:
+        st.markdown("**How the interval closed**")
+        parts.chart(interval_figure(result, parts.theme()), "closing", "Interval over the time spent")
+        st.markdown("**What the closed form sees**")
+        parts.chart(profile_figure({"A": a, "B": b}, parts.theme()), "profile", "Sorted row means of both graphs")
+    carriers(a, b, result)
+
+
+def percent(share: float) -> str:
+    """A gap for a card: tiny ones are not worth their exponent."""
+    return "0 %" if share == 0 else "< 0.01 %" if share < 1e-4 else f"{100 * share:.3g} %"
+
+
+def costs(a: CoactivationGraph, b: CoactivationGraph, p: float, budget: str) -> None:
+    """The predicted price list of a budget that waits for a click."""
+    rungs = cached.predicted(a, b, p, budget)
+    table = pd.DataFrame(
+        {
+            "rung": [rung.rung for rung in rungs],
+            "seconds": [rung.seconds for rung in rungs],
+            "MB": [rung.bytes / 1e6 for rung in rungs],
+            "left out because": [rung.reason for rung in rungs],
+        }
+    )
+    st.dataframe(
+        table,
+        hide_index=True,
+        height="content",
+        column_config={
+            "seconds": st.column_config.NumberColumn(format="%.3g"),
+            "MB": st.column_config.NumberColumn(format="%.1f"),
+        },
+    )
+
+
+parts.page(draw)

@@ -1,0 +1,226 @@
+"""Explore: one graph on the canvas, one node under the glass, all of it as tables and files."""
+
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import streamlit as st
+from gfvizui import cached, canvas, parts
+
+from gfviz.figures import (
+    GraphView,
+    canvas_pane,
+    community_names,
+    contexts,
+    edge_table,
+    heat_figure,
+    neighbour_table,
+    node_table,
+    number,
+)
+from gfviz.graph import CoactivationGraph, export_graph
+
+SIZES = {"300": (300, 1500), "1 000": (1000, 5000), "3 000": (3000, 15000), "10 000": (10_000, 50_000)}
+HEIGHT = 510
+
+
+def header(graph: CoactivationGraph, view: GraphView) -> None:
+    groups = int(view.community.max()) + 1 if view.n else 0
+    parts.cards(
+        [
+            ("Nodes", f"{graph.n:,}", f"{view.n:,} are drawn: the strongest"),
+            (
+                "Edges drawn",
+                f"{len(view.weight):,}",
+                f"Of {view.total_edges:,} among the drawn nodes: the heaviest, and each node's three of highest cosine",
+            ),
+            ("Positions", f"{graph.positions:,}", "Predicted tokens over which activity was averaged"),
+            ("Communities", f"{groups:,}", "Louvain, on the drawn edges"),
+            ("Total activity", number(float(graph.diagonal().sum())), "Σ C_ii, the trace of C"),
+        ]
+    )
+
+
+def inspector(graph: CoactivationGraph, view: GraphView, node: int | None) -> None:
+    if node is None:
+        st.markdown("**Communities**")
+        names = community_names(view)
+        st.dataframe(
+            {"strongest tokens": [name for name, _ in names], "nodes": [size for _, size in names]},
+            height="content",
+            hide_index=True,
+            key="communities",
+            column_config={"nodes": st.column_config.NumberColumn(width="small")},
+        )
+        st.caption("Click a node, or press **/** on the canvas and type, to see what it acts with and where it fired.")
+        return
+    strength = cached.derived("strength", (graph.content_hash,), graph.strength)
+    rank = int((strength > strength[node]).sum()) + 1
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.text(view_label(graph, node), width="stretch")
+        st.button("Clear", key="clear_node", type="tertiary", icon=":material/close:", on_click=point_at, args=(None,))
+    left, right = st.columns(2, gap="small")
+    left.metric("Strength", number(float(strength[node])), help=f"Rank {rank:,} of {graph.n:,}")
+    right.metric("Activity C_ii", number(float(graph.diagonal()[node])))
+    neighbours = neighbour_table(graph, node, limit=10)
+    st.markdown("**Acts together with**")
+    event = st.dataframe(
+        neighbours,
+        height=248,
+        hide_index=True,
+        key=f"neighbours_{node}",
+        on_select="rerun",
+        selection_mode="single-row",
+        column_order=("token", "weight", "share"),
+        column_config={
+            "weight": st.column_config.NumberColumn(format="%.3g", width="small"),
+            "share": st.column_config.ProgressColumn(format="percent", min_value=0.0, max_value=1.0, width="small"),
+        },
+    )
+    if event["selection"]["rows"]:
+        point_at(int(neighbours["node"].iloc[event["selection"]["rows"][0]]))
+        st.rerun(scope="fragment")
+    found = contexts(graph, node, limit=4, width=46)
+    st.markdown("**Where it fired**")
+    if found:
+        parts.show_contexts(found)
+    else:
+        st.caption("The texts were not kept with this graph: capture it with its texts to see contexts here.")
+
+
+def view_label(graph: CoactivationGraph, node: int) -> str:
+    from gfviz.figures import visible_token
+
+    key = graph.keys[node]
+    name = key.hex() if isinstance(key, bytes) else str(int(key))
+    return f"{visible_token(graph.labels[node])}   (id {name})" if graph.nodes == "token" else graph.labels[node]
+
+
+def point_at(node: int | None) -> None:
+    """Select `node` (an index into the graph) from outside the canvas."""
+    st.session_state["explore_node"] = node
+    st.session_state["explore_nonce"] = st.session_state.get("explore_nonce", 0) + 1
+
+
+def start_from_url(graph: CoactivationGraph) -> None:
+    """On a page opened by its URL, or after a change of graph, take node and threshold from there (or forget them)."""
+    if st.session_state.get("explore_graph") == graph.content_hash:
+        return
+    first = "explore_graph" not in st.session_state
+    st.session_state["explore_graph"] = graph.content_hash
+    wanted = st.query_params.get("node", "") if first else ""
+    point_at(int(wanted) if wanted.isdecimal() and int(wanted) < graph.n else None)
+    try:
+        st.session_state["explore_threshold"] = float(st.query_params.get("min_weight", "0")) if first else 0.0
+    except ValueError:
+        st.session_state["explore_threshold"] = 0.0
+
+
+def place_in(view: GraphView, node: int | None) -> int | None:
+    """Index of a graph's node among the drawn ones."""
+    if node is None:
+        return None
+    at = int(np.searchsorted(view.nodes, node))
+    return at if at < view.n and view.nodes[at] == node else None
+
+
+@st.fragment
+def workbench(graph: CoactivationGraph, view: GraphView) -> None:
+    left, right = st.columns([13, 5], gap="medium")
+    with left:
+        command = {
+            "nonce": f"{view.version}/{st.session_state['explore_nonce']}",
+            "selected": place_in(view, st.session_state["explore_node"]),
+        }
+        if st.session_state["explore_threshold"]:
+            command["threshold"] = st.session_state["explore_threshold"]
+        selected, threshold = canvas.graph_canvas(
+            [canvas_pane(view, parts.theme())], "explore_canvas", f"explore/{view.version}", HEIGHT, command=command
+        )
+    told = st.session_state.get("explore_told")
+    if selected != told:
+        st.session_state["explore_told"] = selected
+        if selected is None or selected.get("version") == view.version:
+            st.session_state["explore_node"] = None if selected is None else int(view.nodes[int(selected["node"])])
+    if threshold is not None:
+        st.session_state["explore_threshold"] = float(threshold)
+    node = st.session_state["explore_node"]
+    keep_in_url("node", None if node is None else str(node))
+    shown = st.session_state["explore_threshold"]
+    keep_in_url("min_weight", f"{shown:.6g}" if shown else None)
+    with right:
+        inspector(graph, view, node)
+
+
+def keep_in_url(name: str, value: str | None) -> None:
+    if value is None:
+        st.query_params.pop(name, None)
+    elif st.query_params.get(name) != value:
+        st.query_params[name] = value
+
+
+def tables(graph: CoactivationGraph) -> None:
+    nodes, edges, matrix, files = st.tabs(["Nodes", "Edges", "Matrix", "Files"], key="explore_tab", on_change="rerun")
+    numeric = st.column_config.NumberColumn(format="%.4g")
+    if nodes.open:
+        with nodes:
+            table = cached.derived("nodes", (graph.content_hash,), lambda: node_table(graph, limit=5000))
+            kinds = dict.fromkeys(("strength", "activity", "weight p", "row mean f"), numeric)
+            st.dataframe(table, hide_index=True, height=320, column_config=kinds)
+    if edges.open:
+        with edges:
+            table = cached.derived("edges", (graph.content_hash,), lambda: edge_table(graph, limit=2000))
+            st.dataframe(table, hide_index=True, height=320, column_config=dict.fromkeys(("weight", "cosine"), numeric))
+            st.caption(f"The {len(table):,} heaviest edges. Cosine is C_ij / √(C_ii C_jj).")
+    if matrix.open:
+        with matrix:
+            key = (graph.content_hash, parts.theme())
+            figure = cached.derived("heat", key, lambda: heat_figure(graph, parts.theme(), limit=min(64, graph.n)))
+            parts.chart(figure, "heat", "Heat map of the co-activation matrix")
+    if files.open:
+        with files:
+            exports(graph)
+
+
+@st.fragment
+def exports(graph: CoactivationGraph) -> None:
+    st.caption(
+        "PNG and SVG of the view as it stands are on the canvas's own bar. Here is the graph for other programs."
+    )
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        limit = st.number_input("Edges, heaviest first", 1, 1_000_000, 20_000, step=1000, key="export_edges", width=190)
+        for form, icon in (("graphml", ":material/hub:"), ("gexf", ":material/hub:"), ("csv", ":material/table:")):
+            st.download_button(
+                form.upper() if form != "graphml" else "GraphML",
+                data=partial(exported, graph, form, int(limit)),
+                file_name=f"graph.{form}",
+                key=f"export_{form}",
+                icon=icon,
+                on_click="ignore",
+            )
+
+
+def exported(graph: CoactivationGraph, form: str, limit: int) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / f"graph.{form}"
+        export_graph(graph, target, form, limit=limit)
+        return target.read_bytes()
+
+
+def draw() -> None:
+    files = parts.graphs_or_stop()
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        file = parts.choose_graph("Graph", "graph", files)
+        size = st.segmented_control(
+            "Draw up to … nodes", list(SIZES), default="1 000", key="size", bind="query-params", required=True
+        )
+    graph = cached.load(file)
+    view = cached.view(graph, *SIZES[size])
+    header(graph, view)
+    start_from_url(graph)
+    workbench(graph, view)
+    tables(graph)
+
+
+parts.page(draw)

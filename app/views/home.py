@@ -1,0 +1,158 @@
+"""Home: what there is, whether this machine is ready, how to begin."""
+
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+
+import pandas as pd
+import psutil
+import streamlit as st
+from gfvizui import parts, places
+
+import gfviz
+from gfviz.errors import GfvizError
+from gfviz.paths import app_dir, sample_data_dir
+
+
+def recent_graphs() -> None:
+    st.markdown("**Graphs**")
+    files = sorted(places.find_graphs(), key=lambda file: -file.modified)[:12]
+    if not files:
+        parts.empty_graphs()
+        return
+    table = pd.DataFrame(
+        {
+            "graph": [file.name for file in files],
+            "size": [file.size / 1e6 for file in files],
+            "saved": [parts.when(file.modified) for file in files],
+        }
+    )
+    event = st.dataframe(
+        table,
+        hide_index=True,
+        height="content",
+        key="home_graphs",
+        on_select="rerun",
+        selection_mode="single-row",
+        column_config={"size": st.column_config.NumberColumn("MB", format="%.2f", width="small")},
+    )
+    chosen = event["selection"]["rows"]
+    st.button(
+        "Explore the chosen graph" if chosen else "Choose a row to explore it",
+        key="open_graph",
+        disabled=not chosen,
+        icon=":material/hub:",
+        on_click=lambda: st.session_state.update(home_open=("explore", {"graph": files[chosen[0]].name})),
+    )
+
+
+def recent_runs() -> None:
+    st.markdown("**Runs**")
+    runs = places.find_runs()[:12]
+    if not runs:
+        parts.empty(
+            "No runs yet",
+            f"Runs are looked for in {parts.plain(str(places.runs_root()))}.",
+            "gfviz demo\ngfviz fuse CONFIG.yaml",
+        )
+        return
+    rows = []
+    for run in runs:
+        status = run.status()
+        record = run.record()
+        rows.append(
+            {"run": run.id, "state": status.state, "step": max(status.step, 0), "started": parts.when(record.created)}
+        )
+    event = st.dataframe(
+        pd.DataFrame(rows),
+        hide_index=True,
+        height="content",
+        key="home_runs",
+        on_select="rerun",
+        selection_mode="single-row",
+        column_config={"step": st.column_config.NumberColumn(width="small")},
+    )
+    chosen = event["selection"]["rows"]
+    st.button(
+        "Open the chosen run" if chosen else "Choose a row to open it",
+        key="open_run",
+        disabled=not chosen,
+        icon=":material/monitoring:",
+        on_click=lambda: st.session_state.update(home_open=("runs", {"run": runs[chosen[0]].id})),
+    )
+
+
+def import_file() -> None:
+    st.markdown("**Import a graph**")
+    given = st.file_uploader("A `.safetensors` graph, up to 20 MB", type=["safetensors"], key="upload")
+    if given is not None and st.button("Import", icon=":material/upload:", type="primary"):
+        try:
+            path = places.import_graph(given.name, given.getvalue())
+        except GfvizError as error:
+            st.error(parts.plain(str(error)), icon=":material/error:")
+        else:
+            st.success(f"Kept as {parts.plain(path.name)}: find it on Explore.", icon=":material/check_circle:")
+
+
+@st.cache_data(ttl=300, show_spinner=False)
+def facts() -> list[tuple[str, str, bool]]:
+    """(what, finding, whether it is fine) about this machine."""
+    import torch
+
+    versions = {
+        name: importlib.metadata.version(name) if importlib.util.find_spec(name) else None
+        for name in ("torch", "transformers", "streamlit", "plotly")
+    }
+    disk = shutil.disk_usage(places.runs_root() if places.runs_root().exists() else ".")
+    memory = psutil.virtual_memory()
+    cuda = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none: the CPU is used"
+    found = [
+        ("gfviz", gfviz.__version__, True),
+        *((name, version or "missing", version is not None) for name, version in versions.items()),
+        ("processor", f"{os.cpu_count()} cores", True),
+        ("memory free", f"{memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB", memory.available > 1e9),
+        ("GPU", cuda, True),
+        ("disk free", f"{disk.free / 1e9:.0f} GB", disk.free > 1e9),
+    ]
+    for name, where in (("sample data", sample_data_dir), ("app", app_dir)):
+        try:
+            found.append((name, str(where()), True))
+        except GfvizError as error:
+            found.append((name, str(error), False))
+    return found
+
+
+def system() -> None:
+    st.markdown("**This machine**")
+    table = pd.DataFrame([(what, finding if fine else f"✗ {finding}") for what, finding, fine in facts()])
+    table.columns = ["what", "found"]
+    st.dataframe(
+        table, hide_index=True, height="content", column_config={"what": st.column_config.Column(width="small")}
+    )
+
+
+def draw() -> None:
+    target = st.session_state.pop("home_open", None)
+    if target:
+        st.switch_page(f"views/{target[0]}.py", query_params=target[1])
+    parts.heading(
+        "Which tokens act together, how far are two models apart, and how sure is that?",
+        "Open a graph on Explore, measure a pair on Distance, watch a fusion on Runs.",
+    )
+    left, right = st.columns([3, 2], gap="medium")
+    with left:
+        recent_graphs()
+        recent_runs()
+    with right:
+        system()
+        import_file()
+        st.markdown("**Demo**")
+        st.caption("Graphs of two shipped models, their certified distance and a short fusion, in about four minutes.")
+        st.code(
+            f"gfviz demo --runs {places.runs_root()}" if str(places.runs_root()) != "runs" else "gfviz demo",
+            language="bash",
+        )
+
+
+parts.page(draw)

@@ -1,0 +1,94 @@
+"""Runs: all runs in a table; one run live, with its losses, its certified distances, its graphs and its log."""
+
+import time
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+from gfvizui import parts, places, runviews
+
+from gfviz.runs import RunDirectory
+
+STATE_ICONS = {
+    "running": "🟢 running",
+    "queued": "🕓 queued",
+    "finished": "✔ finished",
+    "stopped": "⏸ stopped",
+    "failed": "✖ failed",
+    "killed": "✖ killed",
+}
+
+
+def overview(runs: list[RunDirectory]) -> list[str]:
+    """The table of runs; returns the ids of the chosen rows."""
+    rows: list[dict[str, Any]] = []
+    for run in runs:
+        status, record = run.status(), run.record()
+        total = status.total_steps or 0
+        rows.append(
+            {
+                "run": run.id,
+                "name": record.name,
+                "kind": record.kind,
+                "state": STATE_ICONS[status.state],
+                "progress": min(1.0, (status.step + 1) / total) if total else np.nan,
+                "started": parts.when(record.created),
+                "tags": list(run.tags),
+            }
+        )
+    table = pd.DataFrame(rows)
+    with st.container(horizontal=True):
+        text = st.text_input("Filter", key="filter", bind="query-params", placeholder="name, id or tag", width=260)
+        states = sorted(set(table["state"]))
+        wanted = st.pills("State", states, selection_mode="multi", key="state_filter") if len(states) > 1 else []
+    if text:
+        wanted_text = text.lower()
+        keep = [wanted_text in f"{row['run']} {row['name']} {' '.join(row['tags'])}".lower() for row in rows]
+        table = table[keep]
+    if wanted:
+        table = table[table["state"].isin(wanted)]
+    event = st.dataframe(
+        table,
+        hide_index=True,
+        height=min(38 + 35 * max(len(table), 1), 260),
+        key="runs_table",
+        on_select="rerun",
+        selection_mode="multi-row",
+        column_config={
+            "progress": st.column_config.ProgressColumn(format="percent", min_value=0.0, max_value=1.0),
+            "tags": st.column_config.ListColumn(),
+        },
+    )
+    return [table["run"].iloc[row] for row in event["selection"]["rows"] if row < len(table)]
+
+
+def draw() -> None:
+    parts.heading("Runs", "Choose one row to watch it, several to compare them.")
+    runs = places.find_runs()
+    if not runs:
+        parts.empty(
+            "No runs yet",
+            f"Runs are looked for in {parts.plain(str(places.runs_root()))}.",
+            "gfviz demo\ngfviz fuse CONFIG.yaml",
+        )
+        return
+    chosen = overview(runs)
+    if len(chosen) > 1:
+        runviews.comparison([run for run in runs if run.id in chosen])
+        return
+    wanted = chosen[0] if chosen else st.query_params.get("run")
+    run = next((run for run in runs if run.id == wanted), None)
+    if wanted and run is None:
+        st.warning("That run is not here any more: choose another row.", icon=":material/search_off:")
+    run = run or runs[0]
+    if st.query_params.get("run") != run.id:
+        st.query_params["run"] = run.id
+    live = run.status().alive
+    st.session_state["watched"] = (run.id, live)
+    # The rate is set when the whole page runs; the fragment asks for such a run when the state changes.
+    st.fragment(runviews.live_run, run_every=1.0 if live else None)(run, time.time())
+    runviews.scrubber(run)
+
+
+parts.page(draw)
