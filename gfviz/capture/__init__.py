@@ -4,10 +4,10 @@ import sys
 from types import ModuleType
 
 from gfviz.capture.corpus import capture
-from gfviz.capture.models import LoadedModel, load_model
+from gfviz.capture.models import LoadedModel, load_model, load_tokenizer
 from gfviz.capture.texts import Text, read_texts
 
-__all__ = ["LoadedModel", "Text", "capture", "load_model", "read_texts"]
+__all__ = ["LoadedModel", "Text", "capture", "load_model", "load_tokenizer", "read_texts"]
 
 
 class _CallableModule(ModuleType):

@@ -89,13 +89,31 @@ def load_model(
     return LoadedModel(model.to(device).eval(), tokenizer, Path(where).name or where)
 
 
+def load_tokenizer(where: str | Path) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a local folder or hub id, never running code of its own. Raises `GfvizError`."""
+    where = str(where)
+    _is_local(where)
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(where, trust_remote_code=False)
+    except Exception as error:
+        raise GfvizError(f"{where}: no tokenizer can be read there ({' '.join(str(error).split())[:200]})") from error
+
+
+def _is_local(where: str) -> bool:
+    """Whether it is a path that exists; raises where it can only have been meant as one."""
+    if Path(where).exists():
+        return True
+    if where.startswith((".", "/", "~")) or where.count("/") > 1 or "\\" in where:
+        raise GfvizError(f"{where}: no such folder")
+    return False  # a hub id
+
+
 def _check_folder(where: str) -> None:
+    if not _is_local(where):
+        return
     folder = Path(where)
-    looks_local = where.startswith((".", "/", "~")) or where.count("/") > 1 or "\\" in where
-    if not folder.exists():
-        if looks_local:
-            raise GfvizError(f"{where}: no such folder")
-        return  # a hub id
     if not folder.is_dir() or not (folder / "config.json").is_file():
         raise GfvizError(f"{where}: not a model folder (there is no config.json in it)")
     if not any(folder.glob("*.safetensors")):

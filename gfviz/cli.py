@@ -1,0 +1,401 @@
+"""The commands: each a few lines over the library, heavy imports inside the command that needs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from gfviz import __version__
+from gfviz.cli_runs import runs_app
+from gfviz.errors import GfvizError
+
+if TYPE_CHECKING:
+    from gfviz.graph import CoactivationGraph
+    from gfviz.runs import RunDirectory
+
+app = typer.Typer(
+    name="gfviz",
+    help="Build, compare, certify, visualise and use logit co-activation graphs of language models.",
+    epilog="Start with: gfviz demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+app.add_typer(runs_app)
+
+
+class Nodes(StrEnum):
+    """Node kinds."""
+
+    token = "token"
+    rank = "rank"
+
+
+class Normalize(StrEnum):
+    """Normalisations of the kept logits."""
+
+    prob = "prob"
+    raw = "raw"
+    zscore = "zscore"
+
+
+class Weights(StrEnum):
+    """Node weightings."""
+
+    uniform = "uniform"
+    mass = "mass"
+
+
+class ExportFormat(StrEnum):
+    """Export formats."""
+
+    graphml = "graphml"
+    gexf = "gexf"
+    csv = "csv"
+    png = "png"
+
+
+_SOURCE = "Model folder or hub id; logits (.npy, .safetensors); or a server's log-probabilities (.jsonl)."
+_TEXTS = "Texts for a model: .txt (a text per paragraph) or .jsonl (text, or prompt and answer). Repeatable."
+RunsFolder = Annotated[Path, typer.Option("--runs", help="Folder of the runs.", show_default=True)]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"gfviz {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    # transformers' advisory chatter would bury the tables; its errors still come through as exceptions.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--runs", help="Folder in which the runs and graphs are written.")] = Path(
+        "runs"
+    ),
+    steps: Annotated[int, typer.Option(help="Steps of each training arm.", min=1)] = 240,
+    seed: Annotated[int, typer.Option(help="Seed of data order and noise.", min=0)] = 0,
+    open_app: Annotated[bool, typer.Option("--app/--no-app", help="Open the app on the demo's run at the end.")] = True,
+    port: Annotated[int | None, typer.Option(help="Port of the app.")] = None,
+) -> None:
+    """Graphs of the shipped models, the certified distance, a short fusion, then the app on it."""
+    from gfviz.demo import run_demo
+
+    run_demo(out, steps=steps, seed=seed)
+    if open_app:
+        _serve(out, out / "graphs", port, browser=True)
+
+
+@app.command()
+def graph(
+    source: Annotated[str, typer.Argument(metavar="MODEL", help=_SOURCE)],
+    texts: Annotated[list[Path] | None, typer.Option("--texts", help=_TEXTS)] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Where to save: graphs/NAME-NODES.safetensors.")
+    ] = None,
+    nodes: Annotated[Nodes, typer.Option(help="token: vocabulary ids; rank: the i-th largest logit.")] = Nodes.token,
+    k: Annotated[int | None, typer.Option("-k", help="Logits kept per position; min(64, V) if left out.")] = None,
+    normalize: Annotated[Normalize, typer.Option(help="How the kept logits are normalised.")] = Normalize.prob,
+    weights: Annotated[Weights, typer.Option(help="Node weights of the distance.")] = Weights.uniform,
+    limit: Annotated[int | None, typer.Option(help="Use only so many texts.", min=1)] = None,
+    max_length: Annotated[int | None, typer.Option(help="Tokens per window; the context, at most 1024.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="Tokenizer folder that names the ids of logits.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the best one if left out.")] = None,
+    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code the model brings.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+) -> None:
+    """Build a graph and save it."""
+    suffix = Path(source).suffix.lower()
+    name = Path(source).stem if suffix in (".npy", ".safetensors", ".jsonl") else Path(source).name or source
+    target = out or Path("graphs") / f"{name}-{nodes.value}.safetensors"
+    if target.suffix != ".safetensors":
+        raise GfvizError(f"{target}: graphs are saved as .safetensors (export other formats with `gfviz export`)")
+    if target.exists() and not force:
+        raise GfvizError(f"{target} exists: pass --force to overwrite it, or --out for another place")
+    options: dict[str, Any] = {"nodes": nodes.value, "normalize": normalize.value, "weights": weights.value}
+    if suffix in (".npy", ".safetensors"):
+        made = _graph_of_logits(Path(source), tokenizer, k, options)
+    elif suffix == ".jsonl":
+        made = _graph_of_server(Path(source), k, options)
+    else:
+        made = _graph_of_model(source, texts or [], limit, k, max_length, device, trust_remote_code, options)
+    made.save(target)
+    from gfviz.console import print_graph
+
+    print_graph(made, target)
+
+
+def _graph_of_logits(path: Path, tokenizer: str | None, k: int | None, options: dict[str, Any]) -> CoactivationGraph:
+    import gfviz as gv
+
+    names = None
+    if tokenizer is not None:
+        from gfviz.capture import load_tokenizer
+
+        names = load_tokenizer(tokenizer)
+    signal = gv.TopKLogits.from_logits(gv.read_logits(path), k)
+    return gv.CoactivationGraph.from_signal(signal, **options, labels=names, source=path.stem)
+
+
+def _graph_of_server(path: Path, k: int | None, options: dict[str, Any]) -> CoactivationGraph:
+    import gfviz as gv
+    from gfviz.signals import Vocabulary
+
+    served = gv.read_served_logprobs(path)
+    signal = served.signal if k is None else served.signal.top(k)
+    names = Vocabulary(served.tokens)
+    return gv.CoactivationGraph.from_signal(signal, **options, labels=names, texts=served.texts, source=path.stem)
+
+
+def _graph_of_model(
+    source: str,
+    files: list[Path],
+    limit: int | None,
+    k: int | None,
+    max_length: int | None,
+    device: str | None,
+    trust_remote_code: bool,
+    options: dict[str, Any],
+) -> CoactivationGraph:
+    if not files:
+        raise GfvizError("give the texts to run the model over: --texts FILE")
+    from gfviz.capture import capture, load_model, read_texts
+
+    texts = [text for file in files for text in read_texts(file)][:limit]
+    loaded = load_model(source, device=device, trust_remote_code=trust_remote_code)
+    return capture(loaded, texts, k=k, max_length=max_length, progress=True, **options)
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A", help="A graph file.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Another graph file.")],
+    budget: Annotated[str, typer.Option(help="fast, standard, thorough, or a number of seconds.")] = "standard",
+    p: Annotated[float, typer.Option(help="The exponent of GW_p.", min=1.0)] = 2.0,
+    bootstrap: Annotated[int, typer.Option(help="Draws of texts for the distance's uncertainty.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the draws.", min=0)] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """The Gromov-Wasserstein distance of two graphs, as an interval with its proof."""
+    import gfviz as gv
+    from gfviz.console import print_comparison
+
+    first, second = gv.load_graph(a), gv.load_graph(b)
+    result = gv.gromov_wasserstein(first, second, p=p, budget=_budget(budget))
+    paper = gv.sorted_gw(first, second, p=1)
+    uncertainty = None
+    if bootstrap:
+        from gfviz.study.uncertainty import bootstrap_distance, permutation_test
+
+        uncertainty = (
+            bootstrap_distance(first, second, bootstrap, seed=seed),
+            permutation_test(first, second, bootstrap, seed=seed) if first.space == second.space else None,
+        )
+    if as_json:
+        found = {"a": str(a), "b": str(b), "sorted_gw_1": paper, **result.to_dict()}
+        if uncertainty is not None:
+            found["bootstrap"] = uncertainty[0].to_dict()
+            found["permutation"] = None if uncertainty[1] is None else uncertainty[1].to_dict()
+        print(json.dumps(found, indent=2))
+    else:
+        print_comparison(first, second, result, paper, uncertainty)
+
+
+def _budget(text: str) -> str | float:
+    from gfviz.gromov import BUDGETS
+
+    if text in BUDGETS:
+        return text
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < float("inf"):
+        raise GfvizError(f"budget = '{text}': choose {', '.join(BUDGETS)}, or a positive number of seconds")
+    return seconds
+
+
+@app.command()
+def export(
+    source: Annotated[Path, typer.Argument(metavar="GRAPH", help="A graph file.")],
+    to: Annotated[ExportFormat, typer.Option("--to", help="The format.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Where to write; beside the graph if left out.")
+    ] = None,
+    edges: Annotated[int | None, typer.Option(help="Keep only so many of the heaviest edges.", min=1)] = None,
+    min_weight: Annotated[float, typer.Option(help="Keep only edges heavier than this.", min=0.0)] = 0.0,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+) -> None:
+    """Write a graph for other programs."""
+    import gfviz as gv
+
+    target = out or source.with_suffix(f".{to.value}")
+    if target.exists() and not force:
+        raise GfvizError(f"{target} exists: pass --force to overwrite it, or --out for another place")
+    loaded = gv.load_graph(source)
+    if to is ExportFormat.png:
+        from gfviz.figures.still import draw_png
+
+        draw_png(loaded, target, edges=edges or 400, min_weight=min_weight)
+    else:
+        gv.export_graph(loaded, target, to.value, edges, min_weight)
+    print(target)
+
+
+@app.command()
+def fuse(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="The fusion's configuration.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Override keys of it.")
+    ] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Start it as a process of its own and return.")] = False,
+    processes: Annotated[int, typer.Option(help="Processes (devices), through accelerate launch.", min=1)] = 1,
+    accelerate_config: Annotated[Path | None, typer.Option(help="An Accelerate configuration file.")] = None,
+) -> None:
+    """Fuse teachers into a pivot, as a configuration says."""
+    from gfviz.fusion import load_config
+
+    checked = load_config(config, overrides or [])  # before the imports that take seconds
+    from gfviz.fusion import fuse as fuse_here
+    from gfviz.fusion import launch_detached
+
+    if detach or processes > 1 or accelerate_config is not None:
+        run = launch_detached(checked, processes=processes, accelerate_config=accelerate_config)
+        print(f"started {run.id}: watch it with `gfviz runs show {run.path}` or `gfviz app --runs {run.path.parent}`")
+        if not detach:
+            _follow(run)
+        return
+    from gfviz.console import fusion_progress
+
+    with fusion_progress("fuse") as on_event:
+        run = fuse_here(checked, on_event=on_event)
+    _print_ended(run)
+
+
+def _follow(run: RunDirectory) -> None:
+    """Show a run's progress until it ends; Ctrl+C leaves it running."""
+    import time
+
+    from gfviz.console import progress_bar
+
+    with progress_bar() as bar, run.reader() as reader:
+        task = bar.add_task(run.id, total=None)
+        try:
+            while (status := run.status()).alive:
+                newest = reader.latest().get("loss/total")
+                loss = "" if newest is None else f"  loss {newest[1]:.3f}"
+                done = max(status.step, 0)
+                bar.update(task, total=status.total_steps, completed=done, description=f"{run.id}{loss}")
+                time.sleep(0.5)
+        except KeyboardInterrupt:
+            print(f"left running: stop it with `gfviz runs stop {run.path}`", file=sys.stderr)
+            return
+    _print_ended(run)
+
+
+def _print_ended(run: RunDirectory) -> None:
+    from gfviz.console import print_run
+
+    print_run(run)
+    if run.status().state in ("failed", "killed"):
+        raise typer.Exit(1)
+
+
+@app.command("eval")
+def evaluate_model(
+    model: Annotated[str, typer.Argument(metavar="MODEL|RUN", help="Model folder, hub id or run folder.")],
+    data: Annotated[list[Path], typer.Option("--data", help="JSONL with prompt, answer, target, family. Repeatable.")],
+    limit: Annotated[int | None, typer.Option(help="At most so many examples, evenly over families.", min=1)] = None,
+    batch_size: Annotated[int, typer.Option(help="Prompts generated together.", min=1)] = 64,
+    max_new_tokens: Annotated[int, typer.Option(help="Tokens generated at most.", min=1)] = 64,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, …; the best one if left out.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Score a model or a run's fused model: exact match by generation, likelihood, calibration."""
+    from gfviz.console import print_evaluation, progress_bar
+    from gfviz.fusion import evaluate
+    from gfviz.runs import RunDirectory
+
+    target = RunDirectory.open(model) if (Path(model) / "run.json").is_file() else model
+    with progress_bar() as bar:
+        task = bar.add_task("evaluate", total=None)
+        report = evaluate(
+            target,
+            data,
+            limit=limit,
+            batch_size=batch_size,
+            max_new_tokens=max_new_tokens,
+            device=device,
+            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    if as_json:
+        print(json.dumps(report.to_dict(), indent=2))
+    else:
+        print_evaluation(report)
+
+
+@app.command("app")
+def open_app(
+    runs: RunsFolder = Path("runs"),
+    graphs: Annotated[Path, typer.Option("--graphs", help="Folder of graph files.")] = Path("graphs"),
+    port: Annotated[int | None, typer.Option(help="Port; Streamlit's choice from 8501 on if left out.")] = None,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser window.")] = True,
+) -> None:
+    """Explore graphs and watch runs in the browser (on this machine only)."""
+    _serve(runs, graphs, port, browser)
+
+
+def _serve(runs: Path, graphs: Path, port: int | None, browser: bool) -> None:
+    import importlib.util
+    import subprocess
+
+    from gfviz.app_options import app_command
+
+    if importlib.util.find_spec("streamlit") is None:
+        raise GfvizError('the app needs Streamlit: pip install "gfviz[app]"')
+    command = app_command(runs.resolve(), graphs.resolve(), port, browser)
+    print("Opening the app: press Ctrl+C to end it.", file=sys.stderr)
+    process = subprocess.Popen(command)
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:
+        process.terminate()
+        process.wait()
+        code = 0
+    if code:
+        raise typer.Exit(code)
+
+
+def main() -> NoReturn:
+    """Run the command line; a mistake in the input is one line on standard error and exit code 2."""
+    try:
+        app()
+    except GfvizError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough; Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()
