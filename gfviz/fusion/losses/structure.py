@@ -1,0 +1,173 @@
+"""Losses that compare graph with graph (GLD): one graph per example, never one per batch (MATH.md sections 3 and 4).
+
+Every value is in counting measure: the paper's sum for `sorted`, n² times the bound on GW_2² for the others. Dividing
+by the number of nodes would change nothing for rank graphs but the size of β, and would reward an `anchored` student
+for spreading its mass over more tokens.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from gfviz.errors import GfvizError
+from gfviz.fusion.losses.base import AnswerSignal, LossSum, SignalPair, Unit
+from gfviz.signals import TopKLogits
+
+MAX_DENSE_RANKS = 128
+_TINY = 1e-12
+
+
+def _lengths(signal: TopKLogits) -> Tensor:
+    return signal.mask.sum(-1).clamp_min(1).to(signal.logsumexp.dtype)
+
+
+def rank_graphs(signal: TopKLogits, normalize: str) -> Tensor:
+    """C = (1/T) Σ_t z_t z_tᵀ of each example's rank graph, [R, k, k]. O(R·W·k²)."""
+    z = signal.normalized(normalize).to(signal.logsumexp.dtype)
+    return z.transpose(1, 2) @ z / _lengths(signal)[:, None, None]
+
+
+def row_means(signal: TopKLogits, normalize: str) -> Tensor:
+    """f_C of each example's rank graph, [R, k], uniform weights, without the graph: (1/T) Σ_t s_t z_t. O(R·W·k)."""
+    z = signal.normalized(normalize).to(signal.logsumexp.dtype)
+    return (z * z.mean(-1, keepdim=True)).sum(1) / _lengths(signal)[:, None]
+
+
+class SortedGLD:
+    """The paper's structure loss: Σ_i |f_C↓(i) − f_D↓(i)| between the sorted row means. O(R·W·k)."""
+
+    unit: Unit = "examples"
+
+    def __init__(self, normalize: str = "prob") -> None:
+        self.normalize = normalize
+
+    def __call__(self, pair: SignalPair) -> LossSum:
+        pair = pair.same_width()
+        ours, theirs = (
+            row_means(side.signal, self.normalize).sort(dim=-1, descending=True).values
+            for side in (pair.student, pair.teacher)
+        )
+        return _per_example((ours - theirs).abs().sum(-1))
+
+
+class DenseGLD:
+    """A lower bound of GW_2² between rank graphs, times k², from the dense k × k graphs. Bounds: see `BOUNDS`."""
+
+    unit: Unit = "examples"
+
+    def __init__(self, bound: Callable[[Tensor, Tensor], Tensor], normalize: str = "prob") -> None:
+        self.bound = bound
+        self.normalize = normalize
+
+    def __call__(self, pair: SignalPair) -> LossSum:
+        pair = pair.same_width()
+        if pair.student.signal.k > MAX_DENSE_RANKS:
+            raise GfvizError(
+                f"loss.k: {pair.student.signal.k} ranks are too many for this loss: use k <= {MAX_DENSE_RANKS}"
+            )
+        ours, theirs = (rank_graphs(side.signal, self.normalize) for side in (pair.student, pair.teacher))
+        return _per_example(self.bound(ours, theirs))
+
+
+def centred_bound(ours: Tensor, theirs: Tensor) -> Tensor:
+    """k²·[(c̄ − d̄)² + 2·W₂²(a, b) + (‖R‖ − ‖S‖)²] of graphs [R, k, k] (MATH.md section 3, `centred`)."""
+    (mean, a, rest), (other, b, remainder) = _parts(ours), _parts(theirs)
+    norms = [part.square().sum((-1, -2)).add(_TINY).sqrt() for part in (rest, remainder)]
+    return _shared_terms(mean, other, a, b, ours.shape[-1]) + (norms[0] - norms[1]).square()
+
+
+def spectral_bound(ours: Tensor, theirs: Tensor) -> Tensor:
+    """As `centred_bound`, its last term Σ_i (λ_i − μ_i)²: graphs here are PSD, so spectra are sorted whole. O(R·k³)."""
+    (mean, a, rest), (other, b, remainder) = _parts(ours), _parts(theirs)
+    # eigvalsh's gradient needs no differences of eigenvalues: equal ones (a rank-one graph's zeros) do no harm.
+    spectra = [torch.linalg.eigvalsh(part) for part in (rest, remainder)]
+    return _shared_terms(mean, other, a, b, ours.shape[-1]) + (spectra[0] - spectra[1]).square().sum(-1)
+
+
+def entries_bound(ours: Tensor, theirs: Tensor) -> Tensor:
+    """k²·W₂² between all entries, diagonal and off-diagonal apart (MATH.md section 3). O(R·k² log k)."""
+    off = ~torch.eye(ours.shape[-1], dtype=torch.bool, device=ours.device)
+    total = ours.new_zeros(len(ours))
+    for pick in (~off, off):
+        first, second = (graph[:, pick].sort(-1).values for graph in (ours, theirs))
+        total = total + (first - second).square().sum(-1)
+    return total
+
+
+BOUNDS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "centred": centred_bound,
+    "spectral": spectral_bound,
+    "entries": entries_bound,
+}
+
+
+def _parts(graph: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """c̄ [R], a [R, k] and R [R, k, k] with C = c̄ + a_i + a_k + R_ik."""
+    rows = graph.mean(-1)
+    mean = rows.mean(-1)
+    a = rows - mean[:, None]
+    return mean, a, graph - mean[:, None, None] - a[:, :, None] - a[:, None, :]
+
+
+def _shared_terms(mean: Tensor, other: Tensor, a: Tensor, b: Tensor, k: int) -> Tensor:
+    spread = (a.sort(-1).values - b.sort(-1).values).square().mean(-1)
+    return k * k * ((mean - other).square() + 2 * spread)
+
+
+class AnchoredGLD:
+    """Token graphs at the coupling that matches equal tokens: Σ_ij (C_ij − D_ij)² over the shared tokens.
+
+    What is not shared is compared sorted: Σ_i (F_C↓(i) − F_D↓(i))² of its row sums. `student_map` [V_s] and
+    `teacher_map` [V_t] give the number of the shared token that an id stands for, −1 for none. No n × n matrix: squared
+    norms and the inner product of C and D are those of the T × T Grams. O(R·W²·M), M shared tokens in the batch.
+    """
+
+    unit: Unit = "examples"
+
+    def __init__(self, student_map: Tensor, teacher_map: Tensor, normalize: str = "prob") -> None:
+        self.maps = (student_map, teacher_map)
+        self.normalize = normalize
+
+    def __call__(self, pair: SignalPair) -> LossSum:
+        sides = (pair.student, pair.teacher)
+        self.maps = tuple(table.to(pair.aligned.device) for table in self.maps)  # type: ignore[assignment]
+        shared = [table[side.signal.ids] for table, side in zip(self.maps, sides)]
+        known = [(numbers >= 0) & side.signal.mask.unsqueeze(-1) for numbers, side in zip(shared, sides)]
+        nodes = torch.unique(torch.cat([numbers[inside] for numbers, inside in zip(shared, known)]))
+        z = [side.signal.normalized(self.normalize).to(side.signal.logsumexp.dtype) for side in sides]
+        # Each position's factor carries 1/√T, so that Grams are those of C itself.
+        z = [values / _lengths(side.signal).sqrt()[:, None, None] for values, side in zip(z, sides)]
+        ours, theirs = (_on_nodes(v, n, inside, nodes) for v, n, inside in zip(z, shared, known))
+        value = _gram_norm(ours, ours) + _gram_norm(theirs, theirs) - 2 * _gram_norm(ours, theirs)
+        return _per_example(value + self._unshared(sides, z, known))
+
+    def _unshared(self, sides: tuple[AnswerSignal, AnswerSignal], z: list[Tensor], known: list[Tensor]) -> Tensor:
+        profiles = []
+        for side, values, inside in zip(sides, z, known):
+            outside = ~inside & side.signal.mask.unsqueeze(-1)
+            nodes = torch.unique(side.signal.ids[outside])
+            weighted = values * values.sum(-1, keepdim=True)
+            sums = _on_nodes(weighted, side.signal.ids, outside, nodes).sum(1)
+            profiles.append(sums.sort(-1, descending=True).values)
+        width = max(profile.shape[-1] for profile in profiles)
+        first, second = (torch.nn.functional.pad(profile, (0, width - profile.shape[-1])) for profile in profiles)
+        return (first - second).square().sum(-1)
+
+
+def _on_nodes(values: Tensor, numbers: Tensor, inside: Tensor, nodes: Tensor) -> Tensor:
+    """Entries of [R, W, k] placed on their nodes: [R, W, M]."""
+    if len(nodes) == 0:
+        return values.new_zeros(*values.shape[:2], 0)
+    columns = torch.searchsorted(nodes, numbers).clamp_max(len(nodes) - 1)
+    kept = torch.where(inside, values, values.new_zeros(()))
+    return values.new_zeros(*values.shape[:2], len(nodes)).scatter_add(2, columns, kept)
+
+
+def _gram_norm(first: Tensor, second: Tensor) -> Tensor:
+    """⟨C, D⟩ of C = XᵀX and D = YᵀY through X Yᵀ: Σ (x_t · y_s)², per example."""
+    return (first @ second.transpose(1, 2)).square().sum((-1, -2))
+
+
+def _per_example(values: Tensor) -> LossSum:
+    return LossSum(values.sum(), values.new_tensor(len(values)), {})

@@ -1,0 +1,212 @@
+"""total = (1 − λ)·SFT + λ·Σ_m w_m·(TOKEN_m + β·GLD_m): which losses a configuration asks for, and their sum."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gfviz.fusion.config import Control, FusionConfig, Schedule, TeacherConfig, value_at
+from gfviz.fusion.losses import (
+    BOUNDS,
+    AnchoredGLD,
+    AnswerSignal,
+    ApproximateLikelihoodMatching,
+    DenseGLD,
+    DistillationLoss,
+    ForwardKL,
+    LossSum,
+    SignalPair,
+    SortedGLD,
+    Unit,
+    UniversalLogitDistillation,
+    masked_sum,
+)
+from gfviz.fusion.losses import units as units_of
+from gfviz.fusion.teachers import SignalSource, one_hot, signal_is_finite
+from gfviz.signals import TopKLogits
+
+Counts = dict[str, Tensor]
+
+
+@dataclass
+class TeacherTerm:
+    """One teacher's share of the loss: where its signal comes from, what is made of it, how heavy it is."""
+
+    source: SignalSource
+    weight: float
+    token: DistillationLoss | None
+    structure: DistillationLoss | None
+    beta: float | Schedule
+    control: Control = "none"
+
+    @property
+    def name(self) -> str:
+        """The teacher's name."""
+        return self.source.name
+
+
+@dataclass
+class TermValue:
+    """The loss of a batch with its parts: scalars that are shares of the whole accumulated batch's means."""
+
+    total: Tensor
+    parts: dict[str, Tensor]
+    finite: dict[str, Tensor]
+
+
+def make_token_loss(kind: str, config: FusionConfig) -> DistillationLoss | None:
+    """The token loss that a configuration names."""
+    if kind == "uld":
+        return UniversalLogitDistillation()
+    if kind == "alm":
+        return ApproximateLikelihoodMatching(config.loss.alm_temperature)
+    return ForwardKL() if kind == "kl" else None
+
+
+def make_structure_loss(kind: str, normalize: str, maps: tuple[Tensor, Tensor] | None) -> DistillationLoss | None:
+    """The structure loss that a configuration names; `maps` of the shared tokens for `anchored`."""
+    if kind == "sorted":
+        return SortedGLD(normalize)
+    if kind in BOUNDS:
+        return DenseGLD(BOUNDS[kind], normalize)
+    if kind == "anchored" and maps is not None:
+        return AnchoredGLD(*maps, normalize)
+    return None
+
+
+def chosen_losses(config: FusionConfig, teacher: TeacherConfig) -> tuple[str, str, float | Schedule]:
+    """Token loss, structure loss and β of one teacher: its own where it names them, else the run's."""
+    return (
+        teacher.token if teacher.token is not None else config.loss.token,
+        teacher.structure if teacher.structure is not None else config.loss.structure,
+        teacher.beta if teacher.beta is not None else config.loss.beta,
+    )
+
+
+class Objective:
+    """The loss of a fusion; holds no model but the teachers' and no state but the balance of gradients."""
+
+    def __init__(self, lam: float | Schedule, terms: list[TeacherTerm], balance: bool = False) -> None:
+        self.lam = lam
+        self.terms = terms
+        self.balance = balance
+        self.scales: dict[str, float] = {}
+
+    def counts(self, batches: list[dict[str, Any]]) -> Counts:
+        """Denominators over several batches, each loss its own: label tokens; per teacher pairs, examples, spans."""
+        found: Counts = {"sft": sum_tensors([batch["student"]["mask"].sum() for batch in batches])}
+        for term in self.terms:
+            parts = [batch["teachers"][term.name] for batch in batches if term.name in batch["teachers"]]
+            for unit in ("pairs", "examples", "chunks"):
+                values = [units_of(part)[unit] for part in parts]  # type: ignore[index]
+                found[f"{term.name}/{unit}"] = sum_tensors(values)
+        return found
+
+    def __call__(
+        self,
+        student: AnswerSignal,
+        plain: Tensor,
+        logits: Tensor,
+        batch: Mapping[str, Any],
+        counts: Counts,
+        progress: float,
+    ) -> TermValue:
+        """The batch's share of the loss at `progress` in [0, 1] of the run.
+
+        `plain` [B, W] are the student's log-probabilities of the answer tokens at temperature 1, for SFT; `student` and
+        `logits` [B, W, V] are at the distillation's temperature. `finite` of the result is by who produced the value.
+        """
+        lam = value_at(self.lam, progress)
+        sft = -masked_sum(plain, student.signal.mask) / counts["sft"].clamp_min(1)
+        parts = {"loss/sft": sft.detach()}
+        finite: dict[str, Tensor] = {}
+        total = sft if lam == 0 else (1 - lam) * sft
+        if lam > 0:
+            for term in self.terms:
+                if term.name in batch["teachers"]:
+                    value, sound = self._term(term, student, logits, batch, counts, progress, parts)
+                    finite[f"teacher {term.name}"] = sound
+                    total = total + lam * term.weight * value
+        parts["loss/total"] = total.detach()
+        finite["the pivot's loss"] = torch.isfinite(total.detach())
+        return TermValue(total, parts, finite)
+
+    def _term(
+        self,
+        term: TeacherTerm,
+        student: AnswerSignal,
+        logits: Tensor,
+        batch: Mapping[str, Any],
+        counts: Counts,
+        progress: float,
+        parts: dict[str, Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        part = batch["teachers"][term.name]
+        found = term.source.signals(part)
+        sound = signal_is_finite(found)
+        if term.control == "one-hot":
+            found = one_hot(found, part["model"]["labels"])
+        pair = make_pair(student, found, part, logits)
+        value = student.token_log_prob.new_zeros(())
+        for role, loss, scale in (
+            ("token", term.token, 1.0),
+            ("structure", term.structure, value_at(term.beta, progress) * self.scales.get(term.name, 1.0)),
+        ):
+            if loss is None:
+                continue
+            result = loss(pair)
+            mean = _mean(result, counts[f"{term.name}/{loss.unit}"])
+            parts[f"loss/{term.name}/{role}"] = mean.detach()
+            for note, amount in result.notes.items():
+                parts[f"loss/{term.name}/{note}"] = amount / counts[f"{term.name}/{loss.unit}"].clamp_min(1)
+            value = value + scale * mean
+        return value, sound
+
+
+def make_pair(student: AnswerSignal, teacher: AnswerSignal, part: Mapping[str, Any], logits: Tensor) -> SignalPair:
+    """The pair that losses read: the student's rows of this teacher's examples beside the teacher's signal."""
+    rows = part["rows"]
+    whole = len(rows) == len(student.token_log_prob)
+    own = student if whole else _select(student, rows)
+
+    def log_prob(ids: Tensor) -> Tensor:
+        chosen = (logits if whole else logits[rows]).gather(-1, ids)
+        mask = own.signal.mask.unsqueeze(-1)
+        return torch.where(mask, chosen - own.signal.logsumexp.unsqueeze(-1), own.signal.logsumexp.new_zeros(()))
+
+    return SignalPair(
+        student=own,
+        teacher=teacher,
+        student_at=part["student_at"],
+        teacher_at=part["teacher_at"],
+        aligned=part["aligned"],
+        student_chunks=part["student_chunks"],
+        teacher_chunks=part["teacher_chunks"],
+        chunks=part["chunks"],
+        student_log_prob=log_prob,
+    )
+
+
+def _select(found: AnswerSignal, rows: Tensor) -> AnswerSignal:
+    signal = found.signal
+    picked = TopKLogits(
+        signal.values[rows], signal.ids[rows], signal.logsumexp[rows], signal.mask[rows], signal.vocab_size
+    )
+    return AnswerSignal(picked, found.token_log_prob[rows])
+
+
+def _mean(result: LossSum, count: Tensor) -> Tensor:
+    return result.total / count.to(result.total.device).clamp_min(1)
+
+
+def sum_tensors(values: list[Tensor]) -> Tensor:
+    """Sum of scalar counts, 0 for none."""
+    return torch.stack([value.to(torch.float32) for value in values]).sum() if values else torch.zeros(())
+
+
+def unit_names(terms: list[TeacherTerm]) -> list[str]:
+    """Keys of `Objective.counts` in a fixed order, for one exchange between processes."""
+    names: list[Unit] = ["pairs", "examples", "chunks"]
+    return ["sft", *(f"{term.name}/{unit}" for term in terms for unit in names)]

@@ -1,0 +1,121 @@
+"""The fused model as an ordinary transformers folder, with a card that says where it comes from."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gfviz.errors import GfvizError
+from gfviz.fusion.config import FusionConfig
+from gfviz.fusion.evaluate import EvaluationReport
+
+_WHOLE_HASH_BYTES = 256 * 1024 * 1024
+
+
+def save_model(model: Any, tokenizer: Any, folder: Path, card: str) -> None:
+    """Write weights (safetensors), tokenizer, chat template and README.md; the folder appears whole or not at all."""
+    scratch = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        model.save_pretrained(scratch)
+        tokenizer.save_pretrained(scratch)
+        (scratch / "README.md").write_text(card, encoding="utf-8")
+        for path in scratch.rglob("*"):
+            if path.is_file():
+                with open(path, "rb") as written:
+                    os.fsync(written.fileno())
+        old = folder.with_name(f".{folder.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            os.rename(folder, old)
+        os.rename(scratch, folder)
+        shutil.rmtree(old, ignore_errors=True)
+    except (OSError, RuntimeError) as error:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise GfvizError(f"cannot save the fused model to {folder}: {' '.join(str(error).split())[:200]}") from error
+
+
+def model_card(
+    config: FusionConfig,
+    run_id: str,
+    facts: Mapping[str, Any],
+    before: EvaluationReport | None,
+    after: EvaluationReport | None,
+) -> str:
+    """The model card: pivot, sources, their licences as far as their own cards name them, data, losses, scores."""
+    lines = ["---", "library_name: transformers", "tags: [model-fusion, gfviz]", "---", "", f"# {config.name}", ""]
+    lines += [f"Fused by gfviz {facts.get('versions', {}).get('gfviz', '')} in run `{run_id}`.", ""]
+    lines += ["| role | model | licence | weight | losses |", "| --- | --- | --- | --- | --- |"]
+    lines.append(f"| pivot | {_cell(config.pivot.model)} | {_licence(config.pivot.model)} | | |")
+    weights = config.teacher_weights() if config.teachers else {}
+    for teacher in config.teachers:
+        token, structure = teacher.token or config.loss.token, teacher.structure or config.loss.structure
+        control = "" if teacher.control == "none" else f", control {teacher.control}"
+        cells = (
+            f"source {teacher.name}",
+            _cell(teacher.model),
+            _licence(teacher.model),
+            f"{weights[teacher.name]:.3g}",
+        )
+        lines.append(f"| {' | '.join(cells)} | {token} + {structure}{control} |")
+    lines += ["", "The fused model is bound by the licences of all of them.", "", "## Data", ""]
+    for role, files in (("training", config.data.train), ("evaluation", config.data.evaluation)):
+        lines.append(f"- {role}: {', '.join(_cell(name) for name in files) or 'examples given in memory'}")
+    hashes = facts.get("data", {})
+    lines += [f"- SHA-256 {name}: `{value}`" for name, value in hashes.items()]
+    lines += ["", "## Scores", ""]
+    if after is None:
+        lines.append("Not evaluated.")
+    else:
+        lines += [f"| family | pivot | fused ({after.confidence:.0%} interval) | n |", "| --- | --- | --- | --- |"]
+        pivot = {} if before is None else {"": before.overall, **before.families}
+        for name, score in {"": after.overall, **after.families}.items():
+            first = f"{pivot[name].exact_match:.3f}" if name in pivot else ""
+            interval = f"{score.low:.3f}–{score.high:.3f}"
+            cells = (_cell(name) or "all", first, f"{score.exact_match:.3f} ({interval})", str(score.count))
+            lines.append(f"| {' | '.join(cells)} |")
+        lines += ["", f"NLL per byte: {after.nll_per_byte:.4f} nats; expected calibration error: {after.ece:.4f}."]
+    return "\n".join(lines) + "\n"
+
+
+def model_hash(where: str) -> str:
+    """SHA-256 of a local model's weights (above 256 MB: of their headers and sizes); empty for a hub id."""
+    folder = Path(where)
+    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    digest = hashlib.sha256()
+    whole = sum(path.stat().st_size for path in files) <= _WHOLE_HASH_BYTES
+    for path in files:
+        size = path.stat().st_size
+        digest.update(f"{path.name}:{size}".encode())
+        with open(path, "rb") as content:
+            if whole:
+                while block := content.read(1 << 20):
+                    digest.update(block)
+            else:
+                digest.update(content.read(1 << 20))
+    return digest.hexdigest() if files else ""
+
+
+def _licence(where: str) -> str:
+    # The licence that a model's own card declares in its front matter; the card of a hub id is not fetched for it.
+    import yaml
+
+    path = Path(where) / "README.md"
+    if not path.is_file():
+        return "see its card"
+    text = path.read_text(encoding="utf-8", errors="replace")[:65536]
+    if not text.startswith("---"):
+        return "not stated"
+    try:
+        front = yaml.safe_load(text.split("---", 2)[1])
+    except yaml.YAMLError:
+        return "not stated"
+    return _cell(str(front.get("license", "not stated"))) if isinstance(front, dict) else "not stated"
+
+
+def _cell(text: str) -> str:
+    # Names come from users and files: nothing in them may break the table or become markup.
+    return json.dumps(text, ensure_ascii=False)[1:-1].replace("|", "\\|").replace("<", "&lt;").replace("`", "'")[:200]

@@ -1,0 +1,344 @@
+"""One fusion from configuration to saved model: `fuse`, `resume`, and the body that a detached worker runs too."""
+
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from gfviz.errors import GfvizError
+from gfviz.fusion.callback import EventHook, FusionEvent, RunCallback, silent
+from gfviz.fusion.config import FusionConfig, load_config, parse_config
+from gfviz.fusion.data import Example, as_examples, examples_hash, read_examples, spread, write_examples
+from gfviz.fusion.evaluate import EvaluationReport, evaluate_loaded
+from gfviz.fusion.prepare import Prepared, move_model, prepare
+from gfviz.fusion.saving import model_card, model_hash, save_model
+from gfviz.runs import RunDirectory, RunWriter
+
+
+def fuse(
+    config: str | Path | Mapping[str, Any] | FusionConfig,
+    overrides: Sequence[str] = (),
+    *,
+    on_event: EventHook = silent,
+    train: Sequence[Any] | None = None,
+    evaluation: Sequence[Any] | None = None,
+) -> RunDirectory:
+    """Fuse in this process and return the run. A run directory appears once the inputs have proved readable.
+
+    `config` is a YAML file, a mapping or a `FusionConfig`; `train` and `evaluation` may hold examples in memory instead
+    of the configuration's files (they are written into the run, so that it can be resumed). SIGTERM or Ctrl-C finishes
+    the step, writes a checkpoint and ends as `stopped`. Raises `GfvizError` for bad input, naming the key.
+    """
+    checked = read_config(config, overrides)
+    examples = (_examples(train, checked.data.train), _examples(evaluation, checked.data.evaluation))
+    prepared = prepare(checked, *examples)
+    run = create_run(checked, train, evaluation)
+    execute(run, on_event, prepared=prepared)
+    return run
+
+
+def read_config(config: str | Path | Mapping[str, Any] | FusionConfig, overrides: Sequence[str] = ()) -> FusionConfig:
+    """A checked configuration from a file, a mapping or one already checked."""
+    if isinstance(config, FusionConfig):
+        return parse_config(config.to_mapping(), overrides)
+    return parse_config(config, overrides) if isinstance(config, Mapping) else load_config(config, overrides)
+
+
+def create_run(
+    config: FusionConfig, train: Sequence[Any] | None = None, evaluation: Sequence[Any] | None = None
+) -> RunDirectory:
+    """Make the run directory, with the examples that were given in memory."""
+    run = RunDirectory.create(config.runs, config.to_mapping(), "fusion", config.name)
+    for name, items in (("train", train), ("evaluation", evaluation)):
+        if items is not None:
+            write_examples(run.path / "data" / f"{name}.jsonl", as_examples(items))
+    return run
+
+
+def resume(run: RunDirectory, on_event: EventHook = silent) -> RunDirectory:
+    """Go on from the newest whole checkpoint (from the beginning where there is none), in this process.
+
+    Rows after that checkpoint are computed again. Raises `GfvizError` for a run that has finished, that another
+    process writes, or whose checkpoint belongs to another number of processes.
+    """
+    if run.status().state == "finished":
+        raise GfvizError(f"run {run.id} has finished: there is nothing to resume")
+    execute(run, on_event)
+    return run
+
+
+def execute(run: RunDirectory, on_event: EventHook = silent, prepared: Prepared | None = None) -> None:
+    """Train a run that exists: become its writer (in the first process), train, evaluate, save, note how it ended."""
+    config = parse_config(run.config, source=str(run.path / "config.yaml"))
+    main = int(os.environ.get("RANK", "0")) == 0
+    writer = run.writer(config.store.on_failure) if main else None
+    try:
+        with _stop_signals() as stopping:
+            if prepared is None:
+                prepared = prepare(config, *run_examples(run, config))
+            stopped_at = _Session(run, config, prepared, writer, on_event, stopping).work()
+    except BaseException as error:
+        if writer is not None:
+            interrupted = isinstance(error, KeyboardInterrupt)
+            text = "interrupted" if interrupted else f"{_kind(error)}{' '.join(str(error).split())[:400]}"
+            writer.finish("stopped" if interrupted else "failed", text)
+        raise
+    if writer is not None:
+        if stopped_at is None:
+            writer.finish("finished")
+        else:
+            writer.finish("stopped", f"asked to stop; checkpoint at step {stopped_at}")
+
+
+def run_examples(run: RunDirectory, config: FusionConfig) -> tuple[list[Example], list[Example]]:
+    """Training and evaluation examples of a run: those kept in it, else those of the configuration's files."""
+    found = []
+    for name, files in (("train", config.data.train), ("evaluation", config.data.evaluation)):
+        kept = run.path / "data" / f"{name}.jsonl"
+        found.append(read_examples([kept]) if kept.is_file() and kept.stat().st_size else _examples(None, files))
+    return found[0], found[1]
+
+
+def _examples(items: Sequence[Any] | None, files: Sequence[str]) -> list[Example]:
+    return as_examples(items) if items is not None else read_examples(files)
+
+
+def _kind(error: BaseException) -> str:
+    return "" if isinstance(error, GfvizError) else f"{type(error).__name__}: "
+
+
+@contextmanager
+def _stop_signals() -> Iterator[Callable[[], bool]]:
+    """While inside, SIGTERM and the first SIGINT ask for a stop; a second SIGINT interrupts at once."""
+    asked = threading.Event()
+
+    def on_signal(number: int, _frame: object) -> None:
+        if number == signal.SIGINT and asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+        print("gfviz: stopping after this step, with a checkpoint", file=sys.stderr)
+
+    if threading.current_thread() is not threading.main_thread():
+        # Only the main thread may set handlers; elsewhere (an app's thread) nothing asks for a stop.
+        yield asked.is_set
+        return
+    earlier = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+
+class _Session:
+    def __init__(
+        self,
+        run: RunDirectory,
+        config: FusionConfig,
+        prepared: Prepared,
+        writer: RunWriter | None,
+        hook: EventHook,
+        stopping: Callable[[], bool],
+    ) -> None:
+        self.run = run
+        self.config = config
+        self.prepared = prepared
+        self.writer = writer
+        self.hook = hook
+        self.asked = stopping
+        self.reports: dict[str, EvaluationReport] = {}
+
+    def work(self) -> int | None:
+        """Train to the end; the step of the checkpoint where a stop was asked for, else None."""
+        from gfviz.fusion.trainer import FusionTrainer, prune_checkpoints
+
+        prepared, config = self.prepared, self.config
+        callback = RunCallback(config, self.writer, self.hook, self._evaluate, self._measure, self._stopping)
+        self.trainer = FusionTrainer(
+            prepared.pivot.model,
+            training_arguments(config, self.run),
+            prepared.objective,
+            prepared.train,
+            prepared.collator,
+            prepared.k,
+            config.loss.temperature,
+            callbacks=[callback],
+            keep_checkpoints=config.training.keep_checkpoints,
+        )
+        callback.attach(self.trainer)
+        # After the trainer: its accelerator decides the device, and must not take the teachers for trained models.
+        for teacher, settings in zip(prepared.online, config.teachers):
+            if settings.device is None:
+                move_model(teacher.model, self.trainer.args.device)
+        if self.writer is not None:
+            prune_checkpoints(self.run.checkpoints_path, config.training.keep_checkpoints)
+            self._note_facts()
+        checkpoint = self._restore()
+        if checkpoint is None and config.evaluation.at_start and prepared.evaluation:
+            self._score(0, "the pivot")
+        self.trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        if callback.stopped:
+            return int(self.trainer.state.global_step)
+        step = int(self.trainer.state.global_step)
+        if config.evaluation.at_end and prepared.evaluation:
+            self._score(step, "the fused model")
+        self._save()
+        self.hook(FusionEvent("end", step, step))
+        return None
+
+    def _stopping(self) -> bool:
+        if self.trainer.args.world_size == 1:
+            return self.asked()
+        import torch
+
+        # All processes must leave the loop at the same step, whichever of them was asked.
+        flag = torch.tensor(float(self.asked()), device=self.trainer.args.device)
+        return bool(self.trainer.accelerator.reduce(flag, "sum") > 0)
+
+    def _restore(self) -> Path | None:
+        whole = self.run.checkpoints()
+        if not whole:
+            if self.writer is not None:
+                self.writer.truncate_after(-1)
+            return None
+        step, folder = whole[-1]
+        try:
+            state = json.loads((folder / "fusion.json").read_text(encoding="utf-8"))
+            size, bad, scales = int(state["world_size"]), int(state["bad_steps"]), dict(state["scales"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise GfvizError(
+                f"{folder} is damaged ({error}): remove it to resume from the checkpoint before"
+            ) from error
+        if size != self.trainer.args.world_size:
+            raise GfvizError(
+                f"{folder} was written by {size} processes and cannot be resumed by {self.trainer.args.world_size}: "
+                f"resume with {size}"
+            )
+        self.trainer.fusion_state["bad_steps"] = bad
+        self.prepared.objective.scales = {str(name): float(value) for name, value in scales.items()}
+        if self.writer is not None:
+            self.writer.truncate_after(step)
+            self.writer.event(f"resumed from the checkpoint at step {step}", step=step)
+        return folder
+
+    def _note_facts(self) -> None:
+        from importlib.metadata import version
+
+        prepared, config = self.prepared, self.config
+        names = ("gfviz", "torch", "transformers", "accelerate", "tokenizers", "numpy")
+        train, evaluation = run_examples(self.run, config)
+        models = {"pivot": config.pivot.model} | {teacher.name: teacher.model for teacher in config.teachers}
+        self.facts = {
+            "versions": {name: version(name) for name in names} | {"python": sys.version.split()[0]},
+            "seed": config.seed,
+            "k": prepared.k,
+            "data": {"train": examples_hash(train), "evaluation": examples_hash(evaluation)},
+            "models": {name: model_hash(where) for name, where in models.items()},
+            "device": str(self.trainer.args.device),
+            "world_size": self.trainer.args.world_size,
+            "dropped_examples": prepared.dropped,
+            "coverage": {name: round(found.share, 6) for name, found in prepared.coverage.items()},
+            **prepared.facts,
+        }
+        self.run.add_facts(self.facts)
+        if self.writer is not None:
+            for name, found in prepared.coverage.items():
+                self.writer.event(f"teacher {name}: {found.share:.1%} of {found.positions} positions aligned")
+            if prepared.dropped:
+                self.writer.event(f"{prepared.dropped} examples were too long and dropped", kind="warning")
+
+    def _evaluate(self, step: int) -> dict[str, float]:
+        if self.writer is None or not self.prepared.evaluation:
+            return {}
+        settings = self.config.evaluation
+
+        def beat(_done: int, _total: int) -> None:
+            if self.writer is not None:
+                self.writer.beat()
+
+        report = evaluate_loaded(
+            self.trainer.accelerator.unwrap_model(self.trainer.model),
+            self.prepared.pivot.tokenizer,
+            spread(self.prepared.evaluation, settings.limit),
+            self.config.name,
+            batch_size=settings.batch_size,
+            max_new_tokens=settings.max_new_tokens,
+            confidence=settings.confidence,
+            chat_template=self.config.data.chat_template,
+            on_progress=beat,
+        )
+        self.reports["start" if step == 0 else "end"] = report
+        return report.metrics()
+
+    def _score(self, step: int, who: str) -> None:
+        self.hook(FusionEvent("stage", step, text=f"evaluating {who}"))
+        rows = self._evaluate(step)
+        if self.writer is not None and rows:
+            self.writer.log(step, rows)
+            self.writer.flush()
+        self.hook(FusionEvent("evaluation", step, int(self.trainer.state.max_steps), rows))
+
+    def _measure(self, step: int) -> dict[str, float]:
+        if self.writer is None or not self.prepared.objective.terms or not self.prepared.probe:
+            return {}
+        if not hasattr(self, "_probe"):
+            from gfviz.fusion.probe import GraphProbe
+
+            self._probe = GraphProbe(
+                self.prepared.probe, self.prepared.collator, self.config.graph.budget, self.run.path / "graphs",
+                self.trainer.args.device,
+            )  # fmt: skip
+        sources = [term.source for term in self.prepared.objective.terms]
+        found = self._probe.measure(step, self.trainer.probe_signal, sources)
+        rows = {f"graph/{item.teacher}/lower": item.lower for item in found}
+        return rows | {f"graph/{item.teacher}/upper": item.upper for item in found}
+
+    def _save(self) -> None:
+        if self.writer is None:
+            return
+        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        card = model_card(self.config, self.run.id, self.facts, self.reports.get("start"), self.reports.get("end"))
+        save_model(model, self.prepared.pivot.tokenizer, self.run.model_path, card)
+
+
+def training_arguments(config: FusionConfig, run: RunDirectory) -> Any:
+    """The configuration in the words of transformers."""
+    from transformers import TrainingArguments
+
+    training = config.training
+    return TrainingArguments(
+        output_dir=str(run.checkpoints_path),
+        max_steps=training.steps or -1,
+        num_train_epochs=training.epochs or 1.0,
+        per_device_train_batch_size=training.batch_size,
+        gradient_accumulation_steps=training.accumulation,
+        learning_rate=training.learning_rate,
+        lr_scheduler_type=training.scheduler,
+        warmup_steps=training.warmup,
+        weight_decay=training.weight_decay,
+        max_grad_norm=training.max_grad_norm,
+        bf16=training.precision == "bfloat16",
+        fp16=training.precision == "float16",
+        use_cpu=training.device == "cpu",
+        seed=config.seed,
+        data_seed=config.seed,
+        logging_strategy="steps",
+        logging_steps=training.log_every,
+        # The filter reads the loss at every step, which makes a GPU wait; the callback judges steps itself.
+        logging_nan_inf_filter=False,
+        save_strategy="steps" if training.checkpoint_every else "no",
+        save_steps=training.checkpoint_every or 500,
+        report_to=training.report_to or "none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        fsdp=training.fsdp or "",
+        fsdp_config=training.fsdp_config,
+        deepspeed=training.deepspeed,
+        dataloader_pin_memory=False,
+        ddp_find_unused_parameters=False,
+    )

@@ -1,0 +1,204 @@
+"""`FusionTrainer`: `transformers.Trainer` with the fusion objective, and checkpoints that are whole or not there."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PrinterCallback, Trainer, TrainingArguments
+
+from gfviz.errors import GfvizError
+from gfviz.files import atomic_write_text
+from gfviz.fusion.batch import Collator, TrainingExample
+from gfviz.fusion.losses import AnswerSignal
+from gfviz.fusion.objective import Counts, Objective, unit_names
+from gfviz.fusion.teachers import answer_signal, forward_arguments, token_log_prob, window_logits
+from gfviz.signals import TopKLogits
+
+COMPLETE = "COMPLETE"
+
+
+class StepMeter:
+    """Metrics of the steps since the last read, as tensors: reading a number from a GPU makes it wait."""
+
+    def __init__(self) -> None:
+        self._current: dict[str, Tensor] = {}
+        self.finite: dict[str, Tensor] = {}
+        self.tokens = 0
+        self.steps: list[tuple[int, dict[str, Tensor]]] = []
+
+    def add(self, parts: dict[str, Tensor], finite: dict[str, Tensor], tokens: int) -> None:
+        """Add one forward pass: parts are shares of the step's means, so they add up; finite by who produced it."""
+        for name, value in parts.items():
+            self._current[name] = self._current[name] + value if name in self._current else value
+        for name, sound in finite.items():
+            self.finite[name] = self.finite[name] & sound if name in self.finite else sound
+        self.tokens += tokens
+
+    def close_step(self, step: int) -> None:
+        """The optimizer step is done."""
+        if self._current:
+            self.steps.append((step, self._current))
+        self._current, self.finite = {}, {}
+
+    def culprits(self) -> str:
+        """Who was not finite in the step, in words."""
+        return " and ".join(name for name, sound in self.finite.items() if not bool(sound)) or "another process"
+
+    def read(self, across: Callable[[Tensor], Tensor]) -> list[tuple[int, dict[str, float]]]:
+        """All closed steps as numbers, in one transfer; the meter is empty afterwards. `across` sums over processes."""
+        flat = [value.double() for _, parts in self.steps for value in parts.values()]
+        numbers = iter(across(torch.stack(flat)).tolist() if flat else [])
+        found = [(step, {name: next(numbers) for name in parts}) for step, parts in self.steps]
+        self.steps = []
+        return found
+
+
+class FusionTrainer(Trainer):
+    """Trains the pivot on an `Objective`. `examples` are `TrainingExample`s; teachers live in the objective."""
+
+    # The loss is divided by the whole accumulated batch's own counts already; without this transformers (5.19 on)
+    # would divide it again by the number of accumulation steps.
+    loss_is_scaled_for_ga = True
+    objective: Objective
+
+    def __init__(
+        self,
+        model: nn.Module,
+        arguments: TrainingArguments,
+        objective: Objective,
+        examples: list[TrainingExample],
+        collator: Collator,
+        k: int,
+        temperature: float = 1.0,
+        callbacks: list[Any] | None = None,
+        keep_checkpoints: int = 2,
+    ) -> None:
+        super().__init__(
+            model=model, args=arguments, data_collator=collator, train_dataset=examples, callbacks=callbacks
+        )
+        # The run's own callback tells what happens; this one would print a dictionary at every logged step.
+        self.remove_callback(PrinterCallback)
+        self.objective = objective
+        self.k = k
+        self.temperature = temperature
+        self.keep_checkpoints = keep_checkpoints
+        self.meter = StepMeter()
+        self.fusion_state: dict[str, Any] = {"bad_steps": 0}
+        self.before_seal: Callable[[], None] = lambda: None
+        self._accepts = forward_arguments(self.accelerator.unwrap_model(model))
+
+    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
+        """The batches of one optimizer step, with each loss's denominator over all of them and all processes."""
+        samples = []
+        for _ in range(num_batches):
+            with suppress(StopIteration):
+                samples.append(next(epoch_iterator))
+        return samples, self._counts(samples, device) if samples else None
+
+    def _counts(self, samples: list[dict[str, Any]], device: torch.device) -> Counts:
+        counts = self.objective.counts(samples)
+        names = unit_names(self.objective.terms)
+        packed = torch.stack([counts[name].to(device) for name in names])
+        if self.args.world_size > 1:
+            packed = self.accelerator.reduce(packed, "sum")
+        return dict(zip(names, packed.unbind()))
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The batch's share of the loss, times the number of processes (their gradients are averaged)."""
+        counts = num_items_in_batch if num_items_in_batch is not None else self._counts([inputs], self.args.device)
+        student = inputs["student"]
+        logits = window_logits(model, student, self._accepts)
+        signal = answer_signal(logits, student, self.k, self.temperature)
+        scaled = logits if self.temperature == 1.0 else logits / self.temperature
+        progress = self.state.global_step / max(1, self.state.max_steps)
+        plain = signal.token_log_prob
+        if self.temperature != 1.0:
+            plain = plain_token_log_prob(logits, student["mask"], student["labels"])
+        value = self.objective(signal, plain, scaled, inputs, counts, progress)
+        self.meter.add(value.parts, value.finite, int(student["attention_mask"].numel()))
+        loss = value.total * self.args.world_size
+        return (loss, {}) if return_outputs else loss
+
+    def probe_signal(self, student: Mapping[str, Tensor]) -> AnswerSignal:
+        """The student's signal at temperature 1 over a padded batch, in evaluation mode; no dropout is drawn."""
+        model = self.accelerator.unwrap_model(self.model)
+        training = model.training
+        model.eval()
+        try:
+            return answer_signal(window_logits(model, student, self._accepts), student, self.k)
+        finally:
+            model.train(training)
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Not counted: the count of transformers wants flat inputs, and would leave out the teachers."""
+        return 0
+
+    def step_is_finite(self) -> bool:
+        """Whether every process's every forward pass since the last step was finite."""
+        if not self.meter.finite and self.args.world_size == 1:
+            return True
+        sound = torch.stack([value.to(self.args.device) for value in self.meter.finite.values()]).all()
+        if self.args.world_size > 1:
+            sound = self.accelerator.reduce(sound.to(torch.float32), "mean") >= 1
+        return bool(sound)
+
+    def across_processes(self, values: Tensor) -> Tensor:
+        """Sum over the processes; the values themselves where there is one."""
+        return self.accelerator.reduce(values.to(self.args.device), "sum") if self.args.world_size > 1 else values
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        # transformers writes the files one by one: the marker, written last, is what makes them a checkpoint.
+        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+        try:
+            if self.args.should_save and folder.exists():
+                shutil.rmtree(folder)
+            super()._save_checkpoint(model, trial)
+            # Rows up to this step must be in the store before the checkpoint says that the step is done.
+            self.before_seal()
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                _seal(folder, self.state.global_step, {**self.fusion_state, "scales": self.objective.scales}, self.args)
+                prune_checkpoints(folder.parent, self.keep_checkpoints)
+        except (OSError, RuntimeError) as error:
+            if self.args.should_save:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise GfvizError(
+                f"cannot write the checkpoint {folder}: {' '.join(str(error).split())[:200]}; the last one is kept"
+            ) from error
+
+
+def _seal(folder: Path, step: int, state: dict[str, Any], arguments: TrainingArguments) -> None:
+    atomic_write_text(folder / "fusion.json", json.dumps({**state, "world_size": arguments.world_size}) + "\n")
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with open(path, "rb") as written:
+                os.fsync(written.fileno())
+    sizes = {str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    atomic_write_text(folder / COMPLETE, json.dumps({"version": 1, "step": step, "files": sizes}) + "\n")
+
+
+def prune_checkpoints(parent: Path, keep: int) -> None:
+    """Remove all but the newest `keep` whole checkpoints, and every half one."""
+    whole: list[tuple[int, Path]] = []
+    half: list[tuple[int, Path]] = []
+    for path in parent.glob("checkpoint-*"):
+        step = path.name.removeprefix("checkpoint-")
+        if step.isdigit() and not path.is_symlink():
+            (whole if (path / COMPLETE).is_file() else half).append((int(step), path))
+    for _, path in half + sorted(whole)[:-keep]:
+        # The marker goes first: a kill in between must not leave a marked folder without its files.
+        (path / COMPLETE).unlink(missing_ok=True)
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def plain_token_log_prob(logits: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
+    """log p(label) [B, W] from logits alone, for evaluation: the signal at k = 1 has the logsumexp."""
+    return token_log_prob(logits, TopKLogits.from_logits(logits, 1, mask), labels)
