@@ -65,7 +65,7 @@ class ExportFormat(StrEnum):
 
 
 _SOURCE = "Model folder or hub id; logits (.npy, .safetensors); or a server's log-probabilities (.jsonl)."
-_TEXTS = "Texts for a model: .txt (a text per paragraph) or .jsonl (text, or prompt and answer). Repeatable."
+_TEXTS = "Texts for a model: .txt (a text per line) or .jsonl (text, or prompt and answer). Repeatable."
 RunsFolder = Annotated[Path, typer.Option("--runs", help="Folder of the runs.", show_default=True)]
 
 

@@ -54,20 +54,20 @@ def _capture_all(models: Path, folder: Path) -> dict[str, tuple[CoactivationGrap
     prose = read_texts(sample_data_dir() / "prose" / "held_out.txt", limit=_TEXTS)
     tasks = read_texts(sample_data_dir() / "tasks" / "validation.jsonl", limit=_TEXTS)
     found: dict[str, list[CoactivationGraph]] = {}
-    columns = ("model", "tokenizer", "nodes", "n", "positions", "time")
-    shown = table("Co-activation graphs (k = 64, true probabilities)", *columns, numbers=("n", "positions", "time"))
+    columns = ("model", "tokenizer", "rank and token nodes", "positions", "time")
+    shown = table("Co-activation graphs (k = 64, true probabilities)", *columns, numbers=columns[2:])
     for pair, texts in ((PROSE_PAIR, prose), ((TEACHER, PIVOT), tasks)):
         for name in pair:
             loaded = load_model(models / name)
-            for nodes in ("rank", "token"):
-                started = time.perf_counter()
-                graph = capture(loaded, texts, nodes=nodes, progress=True)
-                seconds = time.perf_counter() - started
-                graph.save(folder / f"{name}-{nodes}.safetensors")
-                found.setdefault(f"{pair[0]} and {pair[1]}, {nodes} nodes", []).append(graph)
-                kind = f"{type(loaded.tokenizer.backend_tokenizer.model).__name__}, {len(loaded.tokenizer)} tokens"
-                cells = (name, kind, nodes, str(graph.n), str(graph.positions), milliseconds(seconds))
-                shown.add_row(*map(plain, cells))
+            started = time.perf_counter()
+            tokens = capture(loaded, texts, nodes="token", progress=True)
+            seconds = time.perf_counter() - started
+            kind = f"{type(loaded.tokenizer.backend_tokenizer.model).__name__}, {len(loaded.tokenizer)} tokens"
+            for graph in (tokens.to_rank(), tokens):
+                graph.save(folder / f"{name}-{graph.nodes}.safetensors")
+                found.setdefault(f"{pair[0]} and {pair[1]}, {graph.nodes} nodes", []).append(graph)
+            sizes = f"{tokens.to_rank().n} and {tokens.n}"
+            shown.add_row(*map(plain, (name, kind, sizes, str(tokens.positions), milliseconds(seconds))))
     output().print(shown)
     return {title: (pair[0], pair[1]) for title, pair in found.items()}
 

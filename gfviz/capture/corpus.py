@@ -134,7 +134,9 @@ def _windows(loaded: LoadedModel, texts: list[Text], length: int) -> Iterator[_W
     fast = bool(tokenizer.is_fast)
     if not fast and any(text.answer_start for text in texts):
         raise GfvizError(f"{loaded.name}: (prompt, answer) pairs need a fast tokenizer (tokenizer.json)")
-    encoded = tokenizer([text.content for text in texts], return_offsets_mapping=fast, return_attention_mask=False)
+    contents = [text.content for text in texts]
+    # verbose: long texts are cut into windows here, the tokenizer need not warn of them
+    encoded = tokenizer(contents, return_offsets_mapping=fast, return_attention_mask=False, verbose=False)
     for number, text in enumerate(texts):
         ids = np.array(encoded["input_ids"][number], dtype=np.int64)
         offsets = encoded["offset_mapping"][number] if fast else [(0, len(text.content))] * len(ids)

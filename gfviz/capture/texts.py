@@ -49,14 +49,14 @@ def as_texts(texts: Iterable) -> list[Text]:
 def read_texts(path: str | Path, limit: int | None = None) -> list[Text]:
     """Read texts from a UTF-8 file, at most `limit` of them.
 
-    `.jsonl`: an object a line with `text`, or with `prompt` and `answer`. Anything else: plain text, one text per
-    paragraph (paragraphs are separated by blank lines). Raises `GfvizError` naming file and line.
+    `.jsonl`: an object a line with `text`, or with `prompt` and `answer`. Anything else: plain text, one text a line,
+    blank lines left out. Raises `GfvizError` naming file and line.
 
     >>> import tempfile, pathlib
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "a.txt"
-    >>> _ = path.write_text("one\\ntwo\\n\\nthree\\n")
+    >>> _ = path.write_text("one\\n\\ntwo\\n")
     >>> [text.content for text in read_texts(path)]
-    ['one\\ntwo', 'three']
+    ['one', 'two']
     """
     path = Path(path)
     try:
@@ -67,26 +67,20 @@ def read_texts(path: str | Path, limit: int | None = None) -> list[Text]:
         raise GfvizError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise GfvizError(f"{path}: cannot be read as UTF-8 text ({error})") from error
-    texts = _from_jsonl(path, content) if path.suffix.lower() == ".jsonl" else _paragraphs(content)
+    # str.splitlines would also break at U+2028, inside a JSON string too.
+    lines = content.split("\n")
+    if path.suffix.lower() == ".jsonl":
+        texts = _from_jsonl(path, lines)
+    else:
+        texts = [Text(line.removesuffix("\r")) for line in lines if line.strip()]
     if not texts:
         raise GfvizError(f"{path}: the file holds no text")
     return texts[:limit]
 
 
-def _paragraphs(content: str) -> list[Text]:
-    paragraphs: list[list[str]] = [[]]
-    for line in content.splitlines():
-        if line.strip():
-            paragraphs[-1].append(line)
-        elif paragraphs[-1]:
-            paragraphs.append([])
-    return [Text("\n".join(lines)) for lines in paragraphs if lines]
-
-
-def _from_jsonl(path: Path, content: str) -> list[Text]:
+def _from_jsonl(path: Path, lines: list[str]) -> list[Text]:
     texts = []
-    # str.splitlines would also break at U+2028 inside a JSON string.
-    for number, line in enumerate(content.split("\n"), start=1):
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:

@@ -41,18 +41,40 @@ def graph_from_signal(
         record = TextRecord(np.concatenate([[0], np.cumsum(np.atleast_2d(mask).sum(1))]).astype(np.int64), texts)
     _check_record(record, len(z))
     if nodes == "rank":
-        columns = np.arange(z.shape[1])
-        factors = sparse.csr_array(z)
-        names = [f"rank {i + 1}" for i in columns]
-        return CoactivationGraph(
-            nodes, normalize, weights, len(z), columns, names, RANK_SPACE, factors=factors, record=record, source=source
-        )
+        return _of_rows(z, normalize, weights, record, source)
     keys, factors = _token_factors(z, ids, np.isneginf(values))
     named, names, space = _node_names(keys, labels, signal)
     graph = CoactivationGraph(
         nodes, normalize, weights, len(z), named, names, space, factors=factors, record=record, source=source
     )
     return graph if space != BYTES_SPACE else _in_key_order(graph)
+
+
+def rank_graph(graph: CoactivationGraph) -> CoactivationGraph:
+    """The body of `CoactivationGraph.to_rank`."""
+    if graph.nodes == "rank":
+        return graph
+    if graph.factors is None:
+        raise GfvizError("this graph kept no rows of single positions: capture it again with nodes='rank'")
+    lengths = np.diff(graph.factors.indptr)
+    rows = np.zeros((graph.positions, int(lengths.max())), dtype=graph.factors.dtype)
+    present = np.arange(rows.shape[1]) < lengths[:, None]
+    # Forbidden tokens are missing from a row; they rank last, with probability 0.
+    rows[present] = -graph.factors.data
+    rows[~present] = np.inf
+    rows.sort(axis=1)
+    rows = np.where(np.isinf(rows), 0, -rows)
+    return _of_rows(rows, graph.normalize, graph.weighting, graph.record, graph.source)
+
+
+def _of_rows(z: np.ndarray, normalize: str, weights: str, record: TextRecord | None, source: str) -> CoactivationGraph:
+    """The rank graph whose rows are z [T, k], descending."""
+    columns = np.arange(z.shape[1])
+    names = [f"rank {i + 1}" for i in columns]
+    factors = sparse.csr_array(z)
+    return CoactivationGraph(
+        "rank", normalize, weights, len(z), columns, names, RANK_SPACE, factors=factors, record=record, source=source
+    )
 
 
 def _widened(z) -> np.ndarray:

@@ -196,6 +196,23 @@ class CoactivationGraph:
             return self
         return replace(self, factors=None, accumulated=self.matrix(), record=None)
 
+    def to_rank(self) -> CoactivationGraph:
+        """The rank graph of the same positions: node i is the i-th largest entry of each row of the factors.
+
+        For every normalisation a larger logit has a larger z, so this is what `nodes="rank"` would have captured,
+        without a second run of the model. Raises `GfvizError` where the factors were not kept. O(T·k log k).
+
+        >>> import torch
+        >>> from gfviz.signals import TopKLogits
+        >>> signal = TopKLogits.from_logits(torch.randn(5, 9), k=3)
+        >>> ranks = CoactivationGraph.from_signal(signal, nodes="rank")
+        >>> CoactivationGraph.from_signal(signal, nodes="token").to_rank().content_hash == ranks.content_hash
+        True
+        """
+        from gfviz.graph.build import rank_graph
+
+        return rank_graph(self)
+
     def merge(self, *others: CoactivationGraph) -> CoactivationGraph:
         """The graph of both corpora: T·C adds up on the union of the nodes (MATH.md section 1), exact to rounding.
 

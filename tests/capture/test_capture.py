@@ -233,3 +233,9 @@ def test_the_public_name_is_callable_whatever_was_imported_first():
     assert gv.load_graph.__name__ == "load_graph"
     with pytest.raises(AttributeError):
         _ = gv.nothing
+
+
+def test_plain_text_is_a_text_a_line(tmp_path):
+    (tmp_path / "a.txt").write_bytes("one\r\n\r\ntwo\u2028still two\n  \nthree".encode())
+    assert [text.content for text in read_texts(tmp_path / "a.txt")] == ["one", "two\u2028still two", "three"]
+    assert len(read_texts(tmp_path / "a.txt", limit=2)) == 2

@@ -186,3 +186,17 @@ def test_notebook_display_escapes_labels():
     graph = CoactivationGraph.from_signal(signal, labels=["<script>alert(1)</script>", "b"])
     assert "<script>" not in graph._repr_html_()
     assert "&lt;script&gt;" in graph._repr_html_()
+
+
+@pytest.mark.parametrize("kind", ["prob", "raw", "zscore"])
+def test_ranks_of_a_token_graph_are_the_rank_graph(kind):
+    logits = _logits(9, 30)
+    if kind == "prob":
+        logits[2, 5:] = -torch.inf  # a row with fewer than k possible tokens
+    signal = TopKLogits.from_logits(logits, 7)
+    direct = CoactivationGraph.from_signal(signal, "rank", kind)
+    derived = CoactivationGraph.from_signal(signal, "token", kind).to_rank()
+    np.testing.assert_array_equal(derived.dense(), direct.dense())
+    assert derived.to_rank() is derived
+    with pytest.raises(GfvizError, match="kept no rows"):
+        CoactivationGraph.from_signal(signal, "token", kind).accumulate().to_rank()
