@@ -13,7 +13,9 @@ import streamlit as st  # noqa: E402
 PAGES = (
     ("home", "Home", ":material/home:"),
     ("explore", "Explore", ":material/hub:"),
+    ("compare", "Compare", ":material/compare_arrows:"),
     ("distance", "Distance", ":material/straighten:"),
+    ("train", "Train", ":material/play_circle:"),
     ("runs", "Runs", ":material/monitoring:"),
 )
 

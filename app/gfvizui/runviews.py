@@ -105,7 +105,7 @@ def curves(reader: RunReader, status: RunStatus) -> None:
     mark = tuple(sorted((name, step) for name, (step, _, _) in reader.latest().items())), status.generation
     kept = st.session_state.get("run_figures")
     if kept is None or kept[0] != (key, mark):
-        kept = ((key, mark), figures_of(reader, names, status, chosen))
+        kept = ((key, mark), figures_of(reader, names, status, chosen, parts.theme()))
         st.session_state["run_figures"] = kept
     charts = kept[1]
     left, right = st.columns(2, gap="medium")
@@ -114,9 +114,9 @@ def curves(reader: RunReader, status: RunStatus) -> None:
             parts.chart(figure, f"run_{index}", title)
 
 
-def figures_of(reader: RunReader, names: list[str], status: RunStatus, smoothing: float) -> dict:
+def figures_of(reader: RunReader, names: list[str], status: RunStatus, smoothing: float, theme: str) -> dict:
     """Title → figure, in reading order."""
-    theme, total = parts.theme(), status.total_steps
+    total = status.total_steps
     losses: list[str] = [name for name in ("loss/total", "loss/sft") if name in names]
     teachers = [name for name in names if name.startswith("loss/") and name.count("/") == 2]
     scores = [name for name in names if name.startswith("eval/")]

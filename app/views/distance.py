@@ -2,15 +2,14 @@
 
 import pandas as pd
 import streamlit as st
-from gfvizui import cached, parts
+from gfvizui import cached, measuring, parts
 
 from gfviz.errors import GfvizError
-from gfviz.figures import duration, interval_figure, ladder_figure, number, profile_figure, rung_table, share_figure
+from gfviz.figures import duration, interval_figure, ladder_figure, number, profile_figure, share_figure
 from gfviz.figures.text import visible_token
 from gfviz.graph import CoactivationGraph
 from gfviz.gromov import BUDGETS, GromovResult, apriori_interval, sorted_gw
 
-AUTOMATIC_SECONDS = 4.0
 WORDS = {
     "fast": "cheap bounds and one local search",
     "standard": "all bounds that pay, more starts",
@@ -39,37 +38,6 @@ def dial(a: CoactivationGraph, b: CoactivationGraph) -> tuple[float, str]:
                 text, help=f"{len(rungs)} rungs: {WORDS.get(name, 'a fixed list of rungs')}. Predicted, one core."
             )
     return float(p), budget
-
-
-def measure(a: CoactivationGraph, b: CoactivationGraph, p: float, budget: str) -> GromovResult | None:
-    """The result, at once where it is cheap or known, else after a click; rungs are shown as they are spent."""
-    seconds = sum(rung.seconds for rung in cached.predicted(a, b, p, budget) if not rung.reason)
-    if seconds > AUTOMATIC_SECONDS and not cached.known_distance(a, b, p, budget):
-        label = f"Compute with budget {budget} (about {duration(seconds)})"
-        if not st.button(label, type="primary", icon=":material/calculate:"):
-            st.caption("Predicted to take longer than a few seconds, so it waits for you.")
-            return None
-    with st.status("Climbing the ladder …", expanded=False) as status:
-
-        def on_rung(record, lower: float, upper: float) -> None:
-            if record.value is not None:
-                status.update(label=f"{record.name}: {number(record.value)} · now [{number(lower)}, {number(upper)}]")
-
-        result = cached.distance(a, b, p, budget, on_rung)
-        cached.remember_distance(a, b, p, budget)
-        left_out = sum(not rung.used for rung in result.rungs)
-        ran = len(result.rungs) - left_out
-        status.update(label=f"{ran} bounds in {duration(result.seconds)}, {left_out} left out", state="complete")
-        st.dataframe(
-            rung_table(result.rungs),
-            hide_index=True,
-            height="content",
-            column_config={
-                "value": st.column_config.NumberColumn(format="%.6g"),
-                "time (ms)": st.column_config.NumberColumn(format="%.2f"),
-            },
-        )
-    return result
 
 
 def headline(a: CoactivationGraph, b: CoactivationGraph, result: GromovResult) -> None:
@@ -149,7 +117,7 @@ def draw() -> None:
     file_a, file_b = parts.choose_pair(files)
     a, b = cached.load(file_a), cached.load(file_b)
     p, budget = dial(a, b)
-    result = measure(a, b, p, budget)
+    result = measuring.measure(a, b, p, budget)
     if result is None:
         costs(a, b, p, budget)
         return

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import streamlit as st
-from gfvizui import parts, places, runviews
+from gfvizui import parts, places, runactions, runviews
 
 from gfviz.runs import RunDirectory
 
@@ -84,6 +84,7 @@ def draw() -> None:
     run = run or runs[0]
     if st.query_params.get("run") != run.id:
         st.query_params["run"] = run.id
+    runactions.bar(run)
     live = run.status().alive
     st.session_state["watched"] = (run.id, live)
     # The rate is set when the whole page runs; the fragment asks for such a run when the state changes.

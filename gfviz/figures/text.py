@@ -81,7 +81,7 @@ def number(value: float | None, digits: int = 4) -> str:
         return "–"
     if value == 0:
         return "0"
-    if abs(value) >= 1e4 and abs(value) < 1e9:
+    if abs(value) >= 1e3 and abs(value) < 1e9:
         return f"{value:,.0f}"
     return f"{value:.{digits}g}"
 

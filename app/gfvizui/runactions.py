@@ -1,0 +1,73 @@
+"""What a user does to a run: stop, resume, tag, export, delete."""
+
+from __future__ import annotations
+
+import streamlit as st
+import yaml
+
+from gfviz.errors import GfvizError
+from gfviz.figures import duration, number
+from gfviz.figures.report import html_report
+from gfviz.fusion import launch_resume, stop
+from gfviz.runs import RunDirectory
+from gfvizui import parts, runviews
+
+
+def bar(run: RunDirectory) -> None:
+    """The row of actions; each says at once what came of it."""
+    status = run.status()
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        if status.alive and st.button(
+            "Stop", icon=":material/stop:", help="Finish the step, write a checkpoint, end", key="stop"
+        ):
+            attempt(lambda: stop(run), "Asked to stop: it finishes its step and writes a checkpoint.")
+        resumable = not status.alive and status.state != "finished" and run.record().kind == "fusion"
+        if resumable and st.button(
+            "Resume", icon=":material/play_arrow:", help="Go on from the newest checkpoint", key="resume"
+        ):
+            attempt(lambda: launch_resume(run), "Resumed in a process of its own.")
+        with st.popover("Tags", icon=":material/sell:"):
+            text = st.text_input("Tags, separated by commas", ", ".join(run.tags), key=f"tags_{run.id}")
+            if st.button("Save tags", key="save_tags"):
+                attempt(lambda: run.set_tags(text.split(",")), "Tags saved.")
+        st.download_button(
+            "Report",
+            data=lambda: report(run).encode("utf-8"),
+            file_name=f"{run.id}.html",
+            mime="text/html",
+            icon=":material/description:",
+            on_click="ignore",
+            help="One HTML file with all curves and the configuration",
+        )
+        with st.popover("Delete", icon=":material/delete:", disabled=status.alive):
+            st.markdown(f"Delete **{parts.plain(run.id)}** with its metrics, graphs and checkpoints?")
+            if st.button("Delete for good", type="primary", key="delete"):
+                attempt(run.remove, "Deleted.")
+        st.slider("Smoothing", 0.0, 0.99, 0.6, key="smoothing", width=180)
+
+
+def attempt(act, done: str) -> None:
+    """Run `act`; tell what came of it and draw the page again."""
+    try:
+        act()
+    except GfvizError as error:
+        st.toast(parts.plain(str(error)), icon=":material/error:")
+        return
+    st.toast(done, icon=":material/check_circle:")
+    st.rerun()
+
+
+def report(run: RunDirectory) -> str:
+    """The run as one HTML page."""
+    reader = runviews.reader_of(run)
+    status, record = reader.status(), run.record()
+    spent = (status.ended or status.heartbeat or 0) - status.started if status.started else None
+    facts = [
+        ("run", run.id),
+        ("state", f"{status.state} {status.reason}".strip()),
+        ("started", parts.when(record.created)),
+        ("time", duration(spent)),
+        *((name, number(value)) for name, (_, value, _) in reader.latest().items()),
+    ]
+    figures = runviews.figures_of(reader, reader.names(), status, 0.6, "light")
+    return html_report(run.id, facts, figures, {"Configuration": yaml.safe_dump(run.config, sort_keys=False)})

@@ -1,0 +1,186 @@
+"""Train: a fusion's configuration as a form, what it will cost, the equivalent command, and the launch."""
+
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+import yaml
+from gfvizui import forms, parts, places
+
+from gfviz.errors import GfvizError
+from gfviz.figures import duration
+from gfviz.fusion import FusionConfig, launch_detached, parse_config, read_examples
+from gfviz.fusion.config import (
+    DataConfig,
+    EvaluationConfig,
+    GraphConfig,
+    LossConfig,
+    PivotConfig,
+    TeacherConfig,
+    TrainingConfig,
+)
+
+FIRST_TRAINING = ["steps", "batch_size", "learning_rate"]
+FIRST_LOSS = ["lam", "token", "structure", "beta", "k", "normalize"]
+BLANK = "an empty form"
+
+
+def starting_point() -> tuple[dict[str, Any], str]:
+    """The values that the form begins with: those of a run, or none; and the name of that choice."""
+    runs = [run for run in places.find_runs() if run.record().kind == "fusion"]
+    chosen = st.selectbox(
+        "Start from", [BLANK, *(run.id for run in runs)], index=1 if runs else 0, key="start", bind="query-params"
+    )
+    run = next((run for run in runs if run.id == chosen), None)
+    return (dict(run.config) if run else {}), chosen
+
+
+def teachers(start: list[dict[str, Any]], tag: str) -> list[dict[str, Any]]:
+    """One row of widgets for each teacher."""
+    count = int(st.number_input("Teachers", 0, 8, max(len(start), 0), key=f"{tag}.count", width=150))
+    made = []
+    for index in range(count):
+        values = start[index] if index < len(start) else {"name": f"teacher-{index + 1}"}
+        with st.container(border=True):
+            fields = ["name", "model", "weight", "token", "structure", "control"]
+            first = forms.section(TeacherConfig, f"{tag}.{index}", values, fields, 3)
+            kept = {key: value for key, value in values.items() if key not in fields}
+            made.append({**kept, **first})
+    return made
+
+
+def configuration() -> dict[str, Any]:
+    """The mapping that the form describes, by the file's own keys, without what equals a default."""
+    start, tag = starting_point()
+    made: dict[str, Any] = {}
+    st.markdown("**Models**")
+    made |= forms.section(FusionConfig, tag, start, ["name", "seed", "mode"], 3)
+    made["pivot"] = _kept(start, "pivot", ["model"]) | forms.section(
+        PivotConfig, f"{tag}.pivot", start.get("pivot", {}), ["model"], 1
+    )
+    made["teachers"] = teachers(start.get("teachers", []), f"{tag}.teachers")
+    st.markdown("**Data**")
+    made["data"] = forms.section(DataConfig, f"{tag}.data", start.get("data", {}), ["train", "evaluation"], 2)
+    st.markdown("**Loss and training**")
+    loss, training = start.get("loss", {}), start.get("training", {})
+    made["loss"] = forms.section(LossConfig, f"{tag}.loss", loss, FIRST_LOSS, 3)
+    made["training"] = forms.section(TrainingConfig, f"{tag}.training", training, FIRST_TRAINING, 3)
+    with st.expander("Everything else"):
+        for title, key, model, shown in (
+            ("Loss", "loss", LossConfig, FIRST_LOSS),
+            ("Training", "training", TrainingConfig, FIRST_TRAINING),
+            ("Data", "data", DataConfig, ["train", "evaluation"]),
+            ("Evaluation", "evaluation", EvaluationConfig, []),
+            ("Teacher–student distance", "graph", GraphConfig, []),
+        ):
+            st.caption(title)
+            rest = forms.simple_fields(model, tuple(shown))
+            found = forms.section(model, f"{tag}.{key}", start.get(key, {}), rest, 4)
+            made[key] = {**made.get(key, {}), **found}
+    made["runs"] = str(places.runs_root())
+    return {key: value for key, value in made.items() if value not in ({}, [])}
+
+
+def _kept(start: dict[str, Any], key: str, shown: list[str]) -> dict[str, Any]:
+    """What the starting point says beyond the form's own fields."""
+    return {name: value for name, value in start.get(key, {}).items() if name not in shown}
+
+
+def megabytes(model: str) -> float | None:
+    """Size of a local model's weights; None for a hub id."""
+    folder = Path(model)
+    if not folder.is_dir():
+        return None
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors")) / 1e6
+
+
+def estimate(config: FusionConfig) -> None:
+    """What the launch will read, hold and take, as far as that is known beforehand."""
+    try:
+        examples = len(read_examples(config.data.train)) if config.data.train else 0
+    except GfvizError as error:
+        st.warning(parts.plain(str(error)), icon=":material/warning:")
+        return
+    training = config.training
+    batch = training.batch_size * training.accumulation
+    steps = training.steps or max(1, round((training.epochs or 1) * examples / batch))
+    sizes = [megabytes(config.pivot.model), *(megabytes(teacher.model) for teacher in config.teachers)]
+    # Weights, gradients and two moments of AdamW in float32; teachers hold weights alone.
+    memory = None if None in sizes else 4 * (sizes[0] or 0) + sum(size or 0 for size in sizes[1:])
+    speed = seconds_per_step(config)
+    st.markdown("**What it will cost**")
+    parts.cards(
+        [
+            ("Examples", f"{examples:,}", f"{steps * batch / examples:.1f} passes over them" if examples else None),
+            ("Steps", f"{steps:,}", f"of {batch} examples"),
+        ]
+    )
+    parts.cards(
+        [
+            (
+                "Model memory",
+                "–" if memory is None else f"{memory:,.0f} MB",
+                "Weights and optimizer; activations on top",
+            ),
+            (
+                "Time",
+                duration(None if speed is None else speed * steps),
+                "From the pace of the newest run of this pivot"
+                if speed
+                else "No earlier run of this pivot to judge by",
+            ),
+        ]
+    )
+
+
+def seconds_per_step(config: FusionConfig) -> float | None:
+    """Pace of the newest finished run with the same pivot, batch size and number of teachers."""
+    for run in places.find_runs():
+        try:
+            other, status = run.config, run.status()
+        except GfvizError:
+            continue
+        alike = (
+            other.get("pivot", {}).get("model") == config.pivot.model
+            and len(other.get("teachers", [])) == len(config.teachers)
+            and other.get("training", {}).get("batch_size") == config.training.batch_size
+        )
+        if alike and status.state == "finished" and status.step > 0 and status.started and status.ended:
+            return (status.ended - status.started) / (status.step + 1)
+    return None
+
+
+def launch(config: FusionConfig) -> None:
+    """Start the run and turn to its page."""
+    run = launch_detached(config)
+    st.switch_page("views/runs.py", query_params={"run": run.id})
+
+
+def draw() -> None:
+    parts.heading("Train", "A fusion as a process of its own: it goes on when the app is closed.")
+    left, right = st.columns([7, 4], gap="medium")
+    with left:
+        values = configuration()
+    with right:
+        st.markdown("**Configuration**")
+        try:
+            config = parse_config(values)
+        except GfvizError as error:
+            config = None
+            st.error(parts.plain(str(error)), icon=":material/error:")
+        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+        st.code(text, language="yaml", height=360)
+        st.caption("The same from a terminal, with the configuration above saved as fusion.yaml:")
+        st.code("gfviz fuse fusion.yaml", language="bash")
+        with st.container(horizontal=True):
+            st.download_button("Save as fusion.yaml", text, "fusion.yaml", "text/yaml", on_click="ignore")
+            started = st.button(
+                "Launch", type="primary", icon=":material/play_arrow:", disabled=config is None, key="launch"
+            )
+        if config is not None:
+            estimate(config)
+    if config is not None and started:
+        launch(config)
+
+
+parts.page(draw)
