@@ -373,15 +373,11 @@ def _serve(runs: Path, graphs: Path, port: int | None, browser: bool) -> None:
         raise GfvizError('the app needs Streamlit: pip install "gfviz[app]"')
     command = app_command(runs.resolve(), graphs.resolve(), port, browser)
     print("Opening the app: press Ctrl+C to end it.", file=sys.stderr)
-    process = subprocess.Popen(command)
-    try:
-        code = process.wait()
-    except KeyboardInterrupt:
-        process.terminate()
-        process.wait()
-        code = 0
-    if code:
-        raise typer.Exit(code)
+    sys.stdout.flush()
+    if os.name == "posix":
+        # Becoming the server leaves no parent that could die without it.
+        os.execv(command[0], command)
+    raise typer.Exit(subprocess.call(command))
 
 
 def main() -> NoReturn:
