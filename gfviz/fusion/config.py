@@ -9,8 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from gfviz.errors import GfvizError
-
-MAX_CONFIG_BYTES = 4 * 1024 * 1024
+from gfviz.runs.yamlfile import read_mapping
 
 TokenLoss = Literal["uld", "alm", "kl", "none"]
 StructureLoss = Literal["sorted", "centred", "spectral", "entries", "anchored", "none"]
@@ -303,19 +302,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> FusionConfig
     Relative paths in the file are kept as they are: they count from the folder where the command runs. Raises
     `GfvizError` in one line that names the key.
     """
-    path = Path(path)
-    try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise GfvizError(f"{path} is larger than 4 MB: that is no configuration")
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except GfvizError:
-        raise
-    except OSError as error:
-        raise GfvizError(f"cannot read the configuration {path}: {error.strerror or error}") from error
-    except (ValueError, yaml.YAMLError, RecursionError) as error:
-        raise GfvizError(f"{path} is not readable YAML: {_one_line(str(error))}") from error
-    if not isinstance(data, dict):
-        raise GfvizError(f"{path} does not hold a mapping of keys: see `gfviz fuse --help` for an example")
+    data = read_mapping(Path(path))
     return parse_config(data, overrides, source=str(path))
 
 

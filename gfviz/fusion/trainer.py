@@ -48,7 +48,9 @@ class StepMeter:
 
     def culprits(self) -> str:
         """Who was not finite in the step, in words."""
-        return " and ".join(name for name, sound in self.finite.items() if not bool(sound)) or "another process"
+        names = [name for name, sound in self.finite.items() if not bool(sound)]
+        # A teacher's NaN makes the loss one too: the cause is the teacher.
+        return " and ".join(names[: max(1, len(names) - 1)]) or "another process"
 
     def read(self, across: Callable[[Tensor], Tensor]) -> list[tuple[int, dict[str, float]]]:
         """All closed steps as numbers, in one transfer; the meter is empty afterwards. `across` sums over processes."""

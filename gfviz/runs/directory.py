@@ -23,6 +23,7 @@ from gfviz.files import atomic_write_text
 from gfviz.runs.identity import ProcessIdentity, WriterLock
 from gfviz.runs.reader import RunReader, RunState, RunStatus
 from gfviz.runs.writer import FailurePolicy, RunWriter
+from gfviz.runs.yamlfile import read_mapping
 
 RECORD_VERSION = 1
 MAX_SMALL_FILE = 4 * 1024 * 1024
@@ -192,18 +193,7 @@ class RunDirectory:
     @cached_property
     def config(self) -> dict[str, Any]:
         """The configuration as it was written at creation. Raises `GfvizError` where the file is broken."""
-        path = self.path / "config.yaml"
-        try:
-            if path.stat().st_size > MAX_SMALL_FILE:
-                raise GfvizError(f"{path} is larger than 4 MB: that is no configuration")
-            loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except GfvizError:
-            raise
-        except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-            raise GfvizError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
-        if not isinstance(loaded, dict):
-            raise GfvizError(f"{path} does not hold a mapping")
-        return loaded
+        return read_mapping(self.path / "config.yaml")
 
     def writer(self, on_failure: FailurePolicy = "continue") -> RunWriter:
         """Become the run's one writer. Raises `GfvizError` while another writer lives; takes over where it is dead."""
