@@ -1,13 +1,34 @@
 """Top-k and logsumexp of the last axis: the one thing the library does to full-vocabulary logits."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Literal, Protocol, cast, get_args
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-_BLOCK = 64
-# Below this the blocks' bookkeeping costs more than the plain top-k saves (measured by `gfviz bench losses`).
-_MIN_BLOCKED_VOCABULARY = 8192
-# Rows exponentiated at a time: the scratch buffer stays in the cache instead of being another copy of the logits.
-_SCRATCH_ELEMENTS = 1 << 19
+from gfviz.errors import GfvizError
+from gfviz.kernels import blockwise, native
+from gfviz.kernels.memory import fresh_like
+
+Implementation = Literal["auto", "torch", "c", "triton", "reference"]
+
+
+class Kernel(Protocol):
+    """One implementation on rows [N, V]; the differentiable function around it is the same for all."""
+
+    def forward(self, rows: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Values [N, k], ids [N, k], logsumexp [N] of rows whose last axis has stride 1 or not."""
+        ...
+
+    def backward(
+        self, rows: Tensor, ids: Tensor, total: Tensor, of_values: Tensor, of_total: Tensor, gradient: Tensor
+    ) -> None:
+        """Fill `gradient` [N, V], contiguous and uninitialised: of_total·exp(rows − total), plus of_values at ids."""
+        ...
 
 
 def topk_logsumexp_reference(logits: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -22,13 +43,17 @@ def topk_logsumexp_reference(logits: Tensor, k: int) -> tuple[Tensor, Tensor, Te
     return values, ids, torch.logsumexp(logits.float() if logits.dtype.itemsize < 4 else logits, dim=-1)
 
 
-def topk_logsumexp(logits: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+def topk_logsumexp(logits: Tensor, k: int, impl: Implementation = "auto") -> tuple[Tensor, Tensor, Tensor]:
     """The k largest logits, their ids and the full-vocabulary logsumexp, in about one read of the logits.
 
     `logits` is [..., V] floating; the answer is values [..., k] (descending, the logits' dtype), ids [..., k] int64 and
     logsumexp [...] (float32 at least). The multiset of values is exact; among equal logits the ids chosen may differ
     from torch's. NaN counts as largest, as in torch. Differentiable in values and logsumexp; a row whose gradient is
     zero gets exactly zero, even where its logits are NaN (padding).
+
+    `impl`: "c" is compiled at first use (see `gfviz.kernels.native`), "triton" runs on a GPU, "torch" everywhere;
+    "auto" takes the fastest that is there, by dtype, V, k and device alone, so that a row's answer does not depend on
+    its neighbours. Raises `GfvizError` where the named one cannot run.
 
     Cost: forward O(V + k·64) a row; backward one pass that writes the gradient. Source: block maxima bound the k-th
     value from below, so the top k lie in the k blocks of largest maximum.
@@ -38,64 +63,83 @@ def topk_logsumexp(logits: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     >>> values.tolist(), ids.tolist()
     ([[2.0, 1.0]], [[1, 2]])
     """
-    return _TopKLogSumExp.apply(logits, k)
+    if impl == "reference":
+        return topk_logsumexp_reference(logits, k)
+    return _TopKLogSumExp.apply(logits, k, choose_kernel(logits, k, impl))
+
+
+def choose_kernel(logits: Tensor, k: int, impl: Implementation = "auto") -> Kernel:
+    """The kernel that `impl` means for these logits. Raises `GfvizError` where it cannot run on them."""
+    if impl not in get_args(Implementation):
+        raise GfvizError(f"impl = {impl!r} is unknown: choose one of {', '.join(get_args(Implementation))}")
+    if impl == "torch" or torch.compiler.is_compiling():
+        return cast(Kernel, blockwise)
+    if impl == "c" or (impl == "auto" and logits.device.type == "cpu"):
+        reason = native.refusal(logits, k, small_too=impl == "c")
+        if not reason:
+            return cast(Kernel, native)
+        if impl == "c":
+            raise GfvizError(f"the compiled kernel cannot run: {reason}")
+    if impl == "triton" or (impl == "auto" and logits.device.type == "cuda"):
+        reason = _triton_refusal(logits, k)
+        if not reason:
+            return cast(Kernel, import_module("gfviz.kernels.triton_kernels"))
+        if impl == "triton":
+            raise GfvizError(f"the Triton kernel cannot run: {reason}")
+    return cast(Kernel, blockwise)
+
+
+def _triton_refusal(logits: Tensor, k: int) -> str:
+    try:
+        kernels = import_module("gfviz.kernels.triton_kernels")
+    except ImportError:
+        return "triton is not installed"
+    return kernels.refusal(logits, k)
+
+
+def _pieces(logits: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Logits as rows [N, V] without copying: one piece, or one for each leading index (a window [B, W, V] of more)."""
+    start = 0
+    stack = [logits]
+    while stack:
+        part = stack.pop()
+        try:
+            rows = part.view(-1, part.shape[-1])
+        except RuntimeError:
+            stack.extend(reversed(part.unbind(0)))
+            continue
+        yield slice(start, start + len(rows)), rows
+        start += len(rows)
 
 
 class _TopKLogSumExp(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, logits: Tensor, k: int):
-        rows = logits.detach().reshape(-1, logits.shape[-1])
-        values, ids = _topk_rows(rows, k)
-        total = _logsumexp_rows(rows, values[:, 0])
+    def forward(ctx, logits: Tensor, k: int, kernel: Kernel):
         shape = logits.shape[:-1]
+        if logits.numel() == 0:
+            wide = torch.promote_types(logits.dtype, torch.float32)
+            found = [
+                (logits.new_empty(0, k), logits.new_empty(0, k, dtype=torch.int64), logits.new_empty(0, dtype=wide))
+            ]
+        else:
+            found = [kernel.forward(rows, k) for _, rows in _pieces(logits.detach())]
+        values, ids, total = found[0] if len(found) == 1 else (torch.cat(parts) for parts in zip(*found))
         values, ids, total = values.reshape(*shape, k), ids.reshape(*shape, k), total.reshape(shape)
         ctx.save_for_backward(logits, ids, total)
         ctx.mark_non_differentiable(ids)
+        ctx.kernel = kernel
         return values, ids, total
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad_values: Tensor, _grad_ids: Tensor, grad_total: Tensor):
         logits, ids, total = ctx.saved_tensors
-        gradient = torch.sub(logits, total.unsqueeze(-1)).exp_()
-        gradient.mul_(grad_total.unsqueeze(-1))
-        # 0 · NaN is NaN: rows nobody asked about must stay silent whatever padding they hold.
-        gradient.masked_fill_((grad_total == 0).unsqueeze(-1), 0.0)
-        gradient = gradient.to(logits.dtype)
-        gradient.scatter_add_(-1, ids, grad_values.to(logits.dtype))
-        return gradient, None
-
-
-def _topk_rows(rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Exact top-k of each row of [N, V] through the maxima of 64-wide blocks."""
-    vocabulary = rows.shape[1]
-    blocks = vocabulary // _BLOCK
-    if rows.is_cuda or vocabulary < _MIN_BLOCKED_VOCABULARY or blocks <= 2 * k:
-        return torch.topk(rows, k, dim=1)
-    body = blocks * _BLOCK
-    shaped = rows[:, :body].unflatten(1, (blocks, _BLOCK))
-    best = torch.topk(shaped.amax(2), k, dim=1, sorted=False).indices
-    within = torch.arange(_BLOCK, device=rows.device)
-    candidate_ids = (best.unsqueeze(2) * _BLOCK + within).flatten(1)
-    if body < vocabulary:
-        tail = torch.arange(body, vocabulary, device=rows.device).expand(rows.shape[0], -1)
-        candidate_ids = torch.cat([candidate_ids, tail], 1)
-    values, position = torch.topk(rows.gather(1, candidate_ids), k, dim=1)
-    return values, candidate_ids.gather(1, position)
-
-
-def _logsumexp_rows(rows: Tensor, largest: Tensor) -> Tensor:
-    """logsumexp of each row of [N, V] given its maximum, a few rows at a time through one reused buffer."""
-    wide = torch.float32 if rows.dtype.itemsize < 4 else rows.dtype
-    # A row of −inf has no finite maximum to subtract; its logsumexp is −inf, and NaN or +inf must come through.
-    shift = torch.where(torch.isfinite(largest), largest, torch.zeros_like(largest)).to(wide)
-    if rows.is_cuda:
-        return (rows.to(wide) - shift.unsqueeze(1)).exp_().sum(1).log_().add_(shift)
-    step = max(1, _SCRATCH_ELEMENTS // max(rows.shape[1], 1))
-    scratch = torch.empty(min(step, rows.shape[0]), rows.shape[1], dtype=wide, device=rows.device)
-    sums = torch.empty(rows.shape[0], dtype=wide, device=rows.device)
-    for start in range(0, rows.shape[0], step):
-        stop = min(start + step, rows.shape[0])
-        part = scratch[: stop - start]
-        torch.sub(rows[start:stop], shift[start:stop, None], out=part)
-        torch.sum(part.exp_(), dim=1, out=sums[start:stop])
-    return sums.log_().add_(shift)
+        gradient = fresh_like(logits)
+        if logits.numel() == 0:
+            return gradient, None, None
+        ids, grad_values = (each.reshape(-1, each.shape[-1]) for each in (ids, grad_values))
+        total, grad_total = total.reshape(-1), grad_total.reshape(-1)
+        out = gradient.view(-1, logits.shape[-1])
+        for part, rows in _pieces(logits):
+            ctx.kernel.backward(rows, ids[part], total[part], grad_values[part], grad_total[part], out[part])
+        return gradient, None, None
