@@ -48,6 +48,7 @@ def reader_of(run: RunDirectory) -> RunReader:
 
 def live_run(run: RunDirectory, _started: float) -> None:
     """The fragment that ticks: head, curves, log. Asks for a whole page where the run's state has changed."""
+    began = time.perf_counter()
     try:
         reader = reader_of(run)
         status = reader.status()
@@ -56,6 +57,7 @@ def live_run(run: RunDirectory, _started: float) -> None:
         head(run, status, reader)
         curves(reader, status)
         foot(run, reader)
+        st.caption(f"Read and drawn in {1e3 * (time.perf_counter() - began):.0f} ms.")
     except GfvizError as error:
         st.warning(parts.plain(str(error)), icon=":material/warning:")
 

@@ -283,8 +283,12 @@ class Canvas {
     this.panes.forEach((pane, other) => other !== side && pane.sigma && pane.sigma.getCamera().setState(state));
     this.follow = null;
     this.memory.camera = state;
-    this.root.dataset.camera = [state.x, state.y, state.ratio].map((v) => v.toFixed(4)).join(",");
+    this.tellCamera(state);
     this.moveTip();
+  }
+
+  tellCamera(state) {
+    this.root.dataset.camera = [state.x, state.y, state.ratio].map((v) => v.toFixed(4)).join(",");
   }
 
   camera() {
@@ -401,6 +405,7 @@ class Canvas {
     root.dataset.selected = this.selected ? `${this.selected.side}:${this.selected.node}` : "";
     root.dataset.visible = String(panes.reduce((sum, pane) => sum + pane.visible.reduce((a, b) => a + b, 0), 0));
     root.dataset.ready = this.versions;
+    this.tellCamera(this.camera().getState());
     const at = this.selected;
     this.say(at ? `Selected ${this.describe(at.side, at.node)}` : "Click or press Enter to select · drag to move · / to search");
   }

@@ -1,0 +1,224 @@
+"""The app in a real headless browser: the canvas, navigation, both themes, and nothing that leaves this machine."""
+
+import csv
+import json
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.app.conftest import HOSTILE, make_graph
+
+pytestmark = pytest.mark.browser
+
+
+def pixels(tab, layer: str) -> int:
+    """How many pixels of a canvas layer are not empty (read back in the frame that draws them)."""
+    return tab.page.evaluate(
+        """async (layer) => {
+          const root = [...document.querySelectorAll('*')].map(e => e.shadowRoot?.querySelector('.gfviz')).find(Boolean)
+          const canvas = root.querySelector(layer)
+          const copy = document.createElement('canvas')
+          copy.width = canvas.width; copy.height = canvas.height
+          const context = copy.getContext('2d')
+          let most = 0
+          // WebGL buffers are gone after compositing: wheel events make new frames, and each is read as it is drawn.
+          for (let k = 0; k < 8; k++) {
+            root.querySelector('.stage canvas:last-child').dispatchEvent(
+              new WheelEvent('wheel', {deltaY: k % 2 ? 4 : -4, clientX: 300, clientY: 500, bubbles: true}))
+            await new Promise(requestAnimationFrame)
+            context.drawImage(canvas, 0, 0)
+            const data = context.getImageData(0, 0, copy.width, copy.height).data
+            let count = 0
+            for (let i = 3; i < data.length; i += 4) count += data[i] > 0
+            most = Math.max(most, count)
+          }
+          return most
+        }""",
+        layer,
+    )
+
+
+def camera(tab) -> list[float]:
+    return [float(value) for value in tab.canvas("camera").split(",")]
+
+
+def settled_camera(tab) -> list[float]:
+    before = None
+    while (now := camera(tab)) != before:
+        before = now
+        tab.page.wait_for_timeout(250)
+    return now
+
+
+def slide(tab, position: int) -> None:
+    slider = tab.page.locator(".threshold")
+    slider.fill(str(position))
+    slider.dispatch_event("change")
+
+
+def test_canvas_draws_and_the_threshold_hides_edges(tab):
+    tab.open("explore?graph=one-token")
+    graph = make_graph(0)
+    assert int(tab.canvas("nodes")) == graph.n
+    edges = int(tab.canvas("edges"))
+    assert edges == len(graph.edges().weight)
+    assert pixels(tab, "canvas.sigma-nodes") > 500
+    assert pixels(tab, "canvas.sigma-edges") > 2000
+    assert pixels(tab, ".layer") > 500
+    slide(tab, 700)
+    fewer = int(tab.canvas("edges"))
+    assert 0 < fewer < edges
+    tab.calm()
+    # The URL holds the view: the same address shows the same edges.
+    assert "min_weight=" in tab.page.url
+    tab.page.reload()
+    tab.calm()
+    expect(tab.page.locator(f".gfviz[data-edges='{fewer}']")).to_have_count(1)
+    assert tab.errors == []
+
+
+def test_search_selects_and_the_inspector_follows(tab):
+    tab.open("explore?graph=one-token")
+    tab.page.locator(".search").fill("word12")
+    tab.page.locator(".search").press("Enter")
+    expect(tab.page.get_by_text("word12 (id 17)")).to_be_visible(timeout=20_000)
+    tab.calm()
+    assert "node=17" in tab.page.url
+    tab.page.get_by_role("button", name="Clear").click()
+    expect(tab.page.locator(".gfviz[data-selected='']")).to_have_count(1)
+
+
+def test_camera_survives_a_rerun_and_a_change_of_data(tab):
+    tab.open("explore?graph=one-token")
+    tab.canvas("ready")
+    for _ in range(3):
+        tab.page.get_by_role("button", name="Zoom in (+)").click()
+        tab.page.wait_for_timeout(250)
+    zoomed = settled_camera(tab)
+    assert zoomed[2] < 0.5
+    tab.page.get_by_role("tab", name="Edges").click()
+    tab.calm()
+    assert camera(tab) == zoomed
+    # Another graph has a camera of its own; coming back, the first one's is as it was left.
+    tab.page.get_by_role("combobox", name="Graph").click()
+    tab.page.get_by_role("option", name="two-token").click()
+    tab.calm()
+    assert settled_camera(tab)[2] == 1.0
+    tab.page.get_by_role("combobox", name="Graph").click()
+    tab.page.get_by_role("option", name="one-token").click()
+    tab.calm()
+    assert settled_camera(tab) == zoomed
+
+
+def test_keyboard_alone_walks_zooms_and_clears(tab):
+    tab.open("explore?graph=one-token")
+    tab.canvas("ready")
+    root = tab.page.locator(".gfviz")
+    root.focus()
+    tab.page.keyboard.press("Enter")
+    expect(tab.page.locator(".gfviz:not([data-selected=''])")).to_have_count(1)
+    first = tab.canvas("selected")
+    tab.calm()
+    root.focus()
+    for key in ("ArrowRight", "ArrowDown", "ArrowLeft", "ArrowUp"):
+        tab.page.keyboard.press(key)
+    tab.page.keyboard.press("Enter")
+    tab.page.wait_for_timeout(300)
+    assert tab.canvas("selected") != ""
+    tab.page.keyboard.press("e")
+    tab.page.wait_for_timeout(300)
+    assert int(tab.canvas("visible")) < int(tab.canvas("nodes"))
+    before = settled_camera(tab)[2]
+    tab.page.keyboard.press("+")
+    assert settled_camera(tab)[2] < before
+    tab.page.keyboard.press("Escape")
+    tab.page.keyboard.press("Escape")
+    expect(tab.page.locator(".gfviz[data-selected='']")).to_have_count(1)
+    assert first
+    tab.page.keyboard.press("/")
+    expect(tab.page.locator(".search")).to_be_focused()
+
+
+def test_hostile_tokens_are_text_everywhere(tab):
+    tab.open("explore?graph=one-token")
+    tab.canvas("ready")
+    for typed, shown in (("script", HOSTILE[0]), ("onerror", HOSTILE[1]), ("desrever", "⟨RLO⟩desrever")):
+        tab.page.locator(".search").fill(typed)
+        expect(tab.page.locator(".matches li bdi").first).to_have_text(shown)
+        tab.page.locator(".search").press("Enter")
+        expect(tab.page.locator("[data-testid=stText]").first).to_contain_text(shown, timeout=20_000)
+        tab.page.locator(".frame").hover()
+    tab.open("compare?a=one-token&b=two-token&match=token")
+    assert tab.page.evaluate("window.hacked") is None
+    assert tab.errors == []
+
+
+def test_compare_cameras_move_together_and_partners_are_told(tab):
+    tab.open("compare?a=one-token&b=two-token&match=token")
+    assert int(tab.canvas("nodes")) == make_graph(0).n + make_graph(1).n
+    tab.page.locator(".search").fill("word3")
+    tab.page.locator(".search").press("Enter")
+    expect(tab.page.get_by_text("Where does it go?")).to_have_count(0, timeout=20_000)
+    assert pixels(tab, ".over") > 50
+    assert tab.errors == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_every_page_in_both_themes_and_nothing_leaves_the_machine(chromium, app_url, theme):
+    from tests.app.conftest import Tab
+
+    context = chromium.new_context(viewport={"width": 1024, "height": 768}, color_scheme=theme)
+    tab = Tab(context.new_page(), app_url)
+    tab.open("")
+    background = "getComputedStyle(document.querySelector('[data-testid=stApp]')).backgroundColor"
+    assert tab.page.evaluate(background) == {"light": "rgb(255, 255, 255)", "dark": "rgb(18, 22, 28)"}[theme]
+    for name in ("Explore", "Compare", "Distance", "Train", "Runs", "Home"):
+        tab.page.get_by_role("link", name=name, exact=True).click()
+        tab.calm()
+        assert tab.page.locator("[data-testid=stException]").count() == 0
+        wide = tab.page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+        assert wide, f"{name} is wider than the window"
+    assert tab.outside() == []
+    assert tab.errors == []
+    assert tab.page.evaluate("window.hacked") is None
+    context.close()
+
+
+def test_without_webgl_the_canvas_says_so(chromium, app_url):
+    from tests.app.conftest import Tab
+
+    context = chromium.new_context()
+    context.add_init_script(
+        "const real = HTMLCanvasElement.prototype.getContext;"
+        "HTMLCanvasElement.prototype.getContext = function (kind, ...rest) {"
+        " return kind.startsWith('webgl') ? null : real.call(this, kind, ...rest) }"
+    )
+    tab = Tab(context.new_page(), app_url)
+    tab.open("explore?graph=one-token")
+    expect(tab.page.get_by_text("This browser offers no WebGL")).to_be_visible()
+    context.close()
+
+
+def test_files_for_other_programs(tab, tmp_path):
+    tab.open("explore?graph=one-token")
+    tab.canvas("ready")
+    kept = {}
+    for name in ("PNG", "SVG"):
+        with tab.page.expect_download() as download:
+            tab.page.get_by_role(
+                "button", name=f"Save this view as {'a PNG image' if name == 'PNG' else 'an SVG drawing'}"
+            ).click()
+        kept[name] = tmp_path / name
+        download.value.save_as(kept[name])
+    assert kept["PNG"].read_bytes().startswith(b"\x89PNG")
+    drawing = kept["SVG"].read_text()
+    assert drawing.count("<circle") == make_graph(0).n
+    assert "<script>window" not in drawing
+    tab.page.get_by_role("tab", name="Files").click()
+    tab.calm()
+    with tab.page.expect_download() as download:
+        tab.page.get_by_role("button", name="CSV", exact=True).click()
+    download.value.save_as(tmp_path / "graph.csv")
+    with open(tmp_path / "graph.csv", newline="") as file:
+        assert len(list(csv.reader(file))) == len(make_graph(0).edges().weight) + 1
+    assert json.dumps(tab.outside()) == "[]"
