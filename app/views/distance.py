@@ -2,7 +2,7 @@
 
 import pandas as pd
 import streamlit as st
-from gfvizui import cached, measuring, parts
+from gfvizui import cached, measuring, parts, studyviews
 
 from gfviz.errors import GfvizError
 from gfviz.figures import duration, interval_figure, ladder_figure, number, profile_figure, share_figure
@@ -120,6 +120,7 @@ def draw() -> None:
     result = measuring.measure(a, b, p, budget)
     if result is None:
         costs(a, b, p, budget)
+        studyviews.study()
         return
     headline(a, b, result)
     left, right = st.columns([3, 2], gap="medium")
@@ -133,6 +134,7 @@ def draw() -> None:
         st.markdown("**What the closed form sees**")
         parts.chart(profile_figure({"A": a, "B": b}, parts.theme()), "profile", "Sorted row means of both graphs")
     carriers(a, b, result)
+    studyviews.study()
 
 
 def percent(share: float) -> str:

@@ -231,3 +231,60 @@ def test_colours_run_out_into_grey():
     assert series_color(6) == series_color(40)
     with pytest.raises(GfvizError, match="theme"):
         series_color(0, "sepia")
+
+
+def test_study_figure_averages_families_and_keeps_sides_apart():
+    import pandas as pd
+
+    from gfviz.figures.study import ratio_figure
+
+    table = pd.DataFrame(
+        [
+            ("a", 8, "rows", 0.5, np.nan),
+            ("b", 8, "rows", 0.7, np.nan),
+            ("a", 64, "rows", 0.9, np.nan),
+            ("a", 8, "standard", 0.9, 1.1),
+        ],
+        columns=["family", "size", "method", "lower_ratio", "upper_ratio"],
+    )
+    rows, low, high = ratio_figure(table, ["rows", "standard"]).data
+    assert rows.x.tolist() == [8, 64]
+    assert rows.y.tolist() == pytest.approx([0.6, 0.9])
+    assert (low.y.tolist(), high.y.tolist()) == ([0.9], [1.1])
+    assert [trace.showlegend for trace in (rows, low, high)] == [True, True, False]
+    with pytest.raises(GfvizError, match="no method"):
+        ratio_figure(table, ["unheard"])
+
+
+def test_partners_and_edge_differences_follow_the_coupling():
+    from scipy import sparse
+
+    from gfviz.figures.compare import beside, best_partner, coverage, edge_differences, partners, same_label, unmatched
+
+    a, b = make_graph(positions=200), make_graph(seed=3, positions=200)
+    swap = np.arange(b.n)[::-1]
+    coupling = sparse.csr_array((np.full(a.n, 1 / a.n), (np.arange(a.n), swap[: a.n])), shape=(a.n, b.n))
+    assert best_partner(coupling).tolist() == swap[: a.n].tolist()
+    assert partners(coupling, 0, b)["goes to"].tolist() == [visible_token(b.labels[swap[0]])]
+    table = edge_differences(a, b, coupling)
+    dense_a, dense_b = a.dense(), b.dense()[np.ix_(swap, swap)]
+    gaps = np.abs(dense_a - dense_b)[np.triu_indices(a.n, 1)]
+    assert table["A − B"].abs().max() == pytest.approx(gaps[dense_a[np.triu_indices(a.n, 1)] > 0].max(), rel=1e-9)
+    shared = coverage(a, b)
+    assert shared.shared == len(set(a.labels) & set(b.labels)) == same_label(a, b).nnz
+    assert unmatched(a, b)["share"].sum() == pytest.approx(1 - shared.left_activity, abs=1e-12)
+    left, right = graph_view(a), graph_view(b)
+    placed = beside(left, right, coupling)
+    wanted = 0.8 * left.positions[::-1] + 0.2 * right.positions
+    assert placed.positions == pytest.approx(wanted, abs=1e-12)
+
+
+def test_report_is_one_file_with_all_text_escaped():
+    from gfviz.figures.report import html_report
+
+    page = html_report("<i>t</i>", [("a", "<script>x</script>")], {"one": tail_figure(np.array([0.1]))}, {"y": "<b>"})
+    assert "<script>x</script>" not in page
+    assert "&lt;script&gt;x" in page
+    assert "https://cdn" not in page.split("<script", 1)[0]
+    assert page.count("Plotly.newPlot(") >= 1
+    assert 'src="http' not in page

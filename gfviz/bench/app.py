@@ -1,0 +1,245 @@
+"""How fast the app is for the person before it: measured in headless Chromium against the app as its own process.
+
+Needs the extras `app` and `test` (Playwright) and a Chromium on the path; nothing is imported from the app.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gfviz.app_options import app_command
+from gfviz.errors import GfvizError
+
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+Row = dict[str, Any]
+
+_SLIDE = """async () => {
+  const root = [...document.querySelectorAll('*')].map(e => e.shadowRoot?.querySelector('.gfviz')).find(Boolean)
+  const slider = root.querySelector('.threshold')
+  const times = []
+  for (const position of [300, 600, 450, 800, 100]) {
+    const began = performance.now()
+    slider.value = position
+    slider.dispatchEvent(new Event('input', {bubbles: true}))
+    await new Promise(requestAnimationFrame)
+    await new Promise(requestAnimationFrame)
+    times.push(performance.now() - began)
+  }
+  return Math.max(...times)
+}"""
+
+_WRITER = """
+import sys, time
+from gfviz.runs import RunDirectory
+run = RunDirectory.create(sys.argv[1], {"training": {"steps": 1000000}}, name="live")
+writer = run.writer()
+writer.beat(total_steps=1000000)
+print(run.id, flush=True)
+step = 0
+while True:
+    writer.log(step, {"loss/total": 1.0 / (1 + step), "loss/sft": 0.5, "tokens_per_s": 100.0})
+    if step % 45 == 0:
+        writer.log(step, {"graph/t/lower": 0.1, "graph/t/upper": 0.2, "eval/exact_match": 0.5})
+    writer.flush()
+    step += 1
+    time.sleep(1 / 45)
+"""
+
+
+def bench_app(seconds_live: float = 20.0) -> list[Row]:
+    """Rows {name, value, unit, target, met} of Part "app": first draws, slider, a live run, a large run, a killed run.
+
+    `seconds_live` is how long the live run is watched. Raises `GfvizError` where Chromium or Playwright is missing.
+    Cost: about two minutes.
+    """
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        raise GfvizError("the app's benchmark needs Chromium: apt-get install -y chromium")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError as error:
+        raise GfvizError('the app\'s benchmark needs Playwright: pip install "gfviz[test]"') from error
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        root = Path(folder)
+        _write_graph(root / "graphs" / "small.safetensors", 1000, 5000)
+        _write_graph(root / "graphs" / "large.safetensors", 10_000, 50_000)
+        large_run = _write_large_run(root)
+        browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS), headless=True)
+        try:
+            with _serving(root) as address:
+                rows += _canvas(browser, address, "1 000 nodes / 5 000 edges", "small", "1+000", 3.0, 1.0, 0.2)
+                rows += _canvas(browser, address, "10 000 / 50 000", "large", "10+000", 6.0, None, 0.5)
+                rows += _large_run(browser, address, large_run)
+                rows += _live(browser, address, root, seconds_live)
+        finally:
+            browser.close()
+    return rows
+
+
+def _row(name: str, value: float, unit: str, target: float | None) -> Row:
+    met = None if target is None else bool(value <= target)
+    return {"name": name, "value": round(value, 3), "unit": unit, "target": target, "met": met}
+
+
+def _write_graph(path: Path, n: int, m: int) -> None:
+    """A graph of n nodes in which the app finds about m edges worth drawing."""
+    from scipy import sparse
+
+    from gfviz.graph import CoactivationGraph
+
+    random = np.random.default_rng(0)
+    fame = (random.pareto(1.5, n) + 1) / n
+    group = random.integers(0, 12, n)
+    i, j = random.choice(n, 8 * m, p=fame / fame.sum()), random.integers(0, n, 8 * m)
+    keep = np.flatnonzero((i != j) & ((group[i] == group[j]) | (random.random(8 * m) < 0.05)))[: int(1.15 * m)]
+    upper = sparse.coo_array((random.random(len(keep)) + 0.1, (i[keep], j[keep])), shape=(n, n)).tocsr()
+    both = upper + upper.T
+    # A dominant diagonal makes it positive semidefinite, as a co-activation matrix is.
+    matrix = both + sparse.diags_array(np.asarray(both.sum(axis=1)).ravel() + 0.1)
+    labels = [f" token{k}" for k in range(n)]
+    CoactivationGraph(
+        "token", "prob", "uniform", 1000, np.arange(n), labels, "vocab:bench", accumulated=sparse.csr_array(matrix)
+    ).save(path)
+
+
+def _write_large_run(root: Path, steps: int = 1_000_000) -> str:
+    from gfviz.runs import RunDirectory
+
+    run = RunDirectory.create(root, {"training": {"steps": steps}}, name="large")
+    writer = run.writer()
+    writer.beat(total_steps=steps)
+    for step in range(steps):
+        writer.log(step, {"loss/total": 1.0 / (1 + step)})
+    writer.finish("finished")
+    return run.id
+
+
+@contextlib.contextmanager
+def _serving(root: Path) -> Iterator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with open(root / "server.log", "wb") as log:
+        server = subprocess.Popen(app_command(root, port=port), stdout=log, stderr=subprocess.STDOUT, cwd=root)
+    try:
+        address = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and server.poll() is None:
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"{address}/_stcore/health", timeout=2)
+                yield address
+                return
+            time.sleep(0.1)
+        raise GfvizError(f"the app did not start: {(root / 'server.log').read_text()[-500:]}")
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def _canvas(
+    browser, address: str, name: str, graph: str, size: str, cold: float, warm: float | None, slider: float
+) -> list[Row]:
+    """First draw cold (no cache anywhere) and warm (reload), then the slowest of five moves of the slider."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    page = context.new_page()
+    url = f"{address}/explore?graph={graph}&size={size}"
+    times = []
+    for _ in range(2):
+        began = time.perf_counter()
+        page.goto(url, wait_until="commit")
+        page.locator(".gfviz[data-ready]").wait_for(timeout=120_000)
+        page.evaluate(
+            "async () => { await new Promise(requestAnimationFrame); await new Promise(requestAnimationFrame) }"
+        )
+        times.append(time.perf_counter() - began)
+    page.wait_for_timeout(1500)
+    moved = page.evaluate(_SLIDE) / 1000
+    drawn = page.locator(".gfviz").get_attribute("data-nodes")
+    context.close()
+    return [
+        _row(f"{name}: first draw, cold ({drawn} nodes)", times[0], "s", cold),
+        _row(f"{name}: first draw, warm", times[1], "s", warm),
+        _row(f"{name}: slider, slowest of 5", moved, "s", slider),
+    ]
+
+
+def _large_run(browser, address: str, run_id: str) -> list[Row]:
+    """A run with a million logged steps: until its first curve is drawn."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    page = context.new_page()
+    began = time.perf_counter()
+    page.goto(f"{address}/runs?run={run_id}", wait_until="commit")
+    page.locator(".js-plotly-plot .scatterlayer .trace").first.wait_for(state="attached", timeout=120_000)
+    seconds = time.perf_counter() - began
+    context.close()
+    return [_row("run of 1 000 000 steps: until its curve is drawn", seconds, "s", 1.5)]
+
+
+def _live(browser, address: str, root: Path, seconds: float) -> list[Row]:
+    """45 steps a second: age of the newest step just after it is shown, time of a tick, memory, and kill -9."""
+    from gfviz.runs import RunDirectory
+
+    writer = subprocess.Popen([sys.executable, "-c", _WRITER, str(root)], stdout=subprocess.PIPE, text=True)
+    assert writer.stdout is not None
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    try:
+        run_id = writer.stdout.readline().strip()
+        page = context.new_page()
+        page.goto(f"{address}/runs?run={run_id}")
+        progress = page.get_by_test_id("stProgress").first
+        progress.wait_for(timeout=60_000)
+        page.wait_for_timeout(4000)
+        shown: list[tuple[int, float]] = []
+        ticks: list[float] = []
+        deadline, before = time.monotonic() + seconds, ""
+        while time.monotonic() < deadline:
+            text = progress.inner_text()
+            if text != before and text.startswith("Step"):
+                shown.append((int(text.split(" of ")[0].removeprefix("Step").replace(",", "")) - 1, time.time()))
+                found = page.get_by_text("Read and drawn in").first.inner_text()
+                ticks.append(float(found.split(" in ")[1].split()[0]))
+                before = text
+            page.wait_for_timeout(20)
+        series = RunDirectory.open(root / run_id).reader().series("loss/total")
+        # The very first text was there before we looked.
+        ages = [seen - series.times[step] for step, seen in shown[1:]]
+        os.kill(writer.pid, signal.SIGKILL)
+        writer.wait(10)
+        killed = time.perf_counter()
+        page.get_by_text("killed", exact=True).first.wait_for(timeout=30_000)
+        gone = time.perf_counter() - killed
+    finally:
+        context.close()
+        writer.kill()
+        writer.wait(10)
+    return [
+        _row("live run, 45 steps/s: age of the newest step shown, median", statistics.median(ages), "s", 0.5),
+        _row("live run: tick on the server, median", statistics.median(ticks) / 1000, "s", 0.05),
+        _row("live run: ticks seen", float(len(shown)), f"in {seconds:.0f} s", None),
+        _row("kill -9: until it is shown", gone, "s", 3.0),
+    ]
