@@ -27,7 +27,7 @@ class SkewDual:
     shift: np.ndarray
     value: float = -np.inf
     match: np.ndarray | None = None
-    step: float = 1.0
+    step: float = 0.25
 
     @classmethod
     def at_zero(cls, c: np.ndarray, d: np.ndarray) -> SkewDual:
@@ -72,7 +72,7 @@ class SkewDual:
                 stalled = 0
             else:
                 stalled += 1
-                if stalled >= 8:
+                if stalled >= 4:
                     self.step, stalled = 0.7 * self.step, 0
             if value >= target or time.perf_counter() > deadline:
                 break

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import time
 
 import numpy as np
 
+from gfviz.gromov import native
 from gfviz.gromov.network import MeasureNetwork
 from gfviz.gromov.problem import Problem
 from gfviz.gromov.transport import Plan, assignment, cheapest, monotone_plan
@@ -80,6 +82,22 @@ def overlap(problem: Problem, plan: Plan) -> float:
         both = c[plan.rows][:, plan.rows] * d[plan.cols][:, plan.cols]
         return float(plan.mass @ both @ plan.mass)
     return float((transported(c, plan, d)[plan.rows, plan.cols]) @ plan.mass)
+
+
+def swap_match(c: np.ndarray, d: np.ndarray, match: np.ndarray, deadline: float = np.inf) -> np.ndarray:
+    """`swap`, compiled where there is a compiler."""
+    library = native.library()
+    if library is None:
+        return swap(c, d, match, deadline)
+    c, found = np.ascontiguousarray(c), np.ascontiguousarray(match, dtype=np.int32).copy()
+    e = np.ascontiguousarray(d[np.ix_(match, match)])
+    g = c @ e
+    floor = ctypes.c_double(1e-14 * float(np.abs(np.diagonal(g)).sum()))
+    pointers = [ctypes.c_void_p(x.ctypes.data) for x in (c, e, g, found)]
+    # some hundred swaps at a time, so that a deadline and Ctrl-C are heard
+    while library.gfviz_swap(len(c), *pointers, floor, 256) == 256 and time.perf_counter() < deadline:
+        continue
+    return found.astype(np.int64)
 
 
 def swap(c: np.ndarray, d: np.ndarray, match: np.ndarray, deadline: float = np.inf) -> np.ndarray:

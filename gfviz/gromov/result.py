@@ -92,7 +92,8 @@ class GromovResult:
             for r in self.rungs
         )
         return (
-            f"<p><b>{html.escape(str(self))}</b><br>{self.n} and {self.m} nodes, budget {html.escape(str(self.budget))}, "
+            f"<p><b>{html.escape(str(self))}</b><br>{self.n} and {self.m} nodes, "
+            f"budget {html.escape(str(self.budget))}, "
             f"lower by {html.escape(self.lower_rung)}, upper by {html.escape(self.upper_rung)}</p>"
             f"<table><tr><th>rung</th><th>end</th><th>bound</th><th>time</th><th>note</th></tr>{rows}</table>"
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gfviz.gromov import ascent, bounds, couplings, enumeration, exchange, rows
+from gfviz.gromov import ascent, bounds, branch, couplings, dual, enumeration, exchange, rows
 from gfviz.gromov.problem import Problem, State
 from gfviz.gromov.result import Side
 from gfviz.gromov.transport import Plan
@@ -121,7 +121,7 @@ def polish(problem: Problem, plan: Plan, deadline: float) -> Plan:
     match = plan.match() if problem.square and problem.p == 2 else None
     if match is None:
         return exchange.exchange(problem, plan, deadline=deadline)
-    better = couplings.swap(problem.a.dense, problem.b.dense, match, deadline)
+    better = couplings.swap_match(problem.a.dense, problem.b.dense, match, deadline)
     if problem.assignable:
         return Plan.permutation(better)
     return exchange.exchange(problem, Plan.permutation(better), deadline=deadline)
@@ -152,6 +152,26 @@ def _ascend(problem: Problem, state: State, iterations: int) -> Outcome:
     return Outcome(lower=dual.value / n**2, plan=plan)
 
 
+def _dual(problem: Problem, state: State, sweeps: int) -> Outcome:
+    n = problem.a.n
+    if "dual" not in state.memory:
+        state.memory["dual"] = dual.QuadraticDual.of(problem.a.dense, problem.b.dense)
+    quadratic = state.memory["dual"]
+    quadratic.ascend(sweeps, state.upper * n * n, state.deadline)
+    match = couplings.swap_match(problem.a.dense, problem.b.dense, quadratic.match, state.deadline)
+    return Outcome(lower=(quadratic.bound - quadratic.error) / n**2, plan=Plan.permutation(match))
+
+
+def _branch(problem: Problem, state: State, nodes: int) -> Outcome:
+    n = problem.a.n
+    assert state.plan is not None
+    match = state.plan.match()
+    root = state.memory.get("dual") or dual.QuadraticDual.of(problem.a.dense, problem.b.dense)
+    found = branch.branch_and_bound(problem, np.arange(n) if match is None else match, root, nodes, 12, state.deadline)
+    proof = "branch and bound" if found.complete else None
+    return Outcome(found.bound / n**2, Plan.permutation(found.match), proof, f"{found.nodes} subproblems")
+
+
 def _enumerate(problem: Problem, state: State) -> Outcome:
     match = enumeration.enumerate_matches(problem, state.upper)
     plan = state.plan if match is None else Plan.permutation(match)
@@ -170,6 +190,20 @@ def _pot(problem: Problem, state: State) -> Outcome:
     )
     kept_rows, kept_cols = np.nonzero(plan)
     return Outcome(plan=Plan(kept_rows, kept_cols, plan[kept_rows, kept_cols]))
+
+
+def _dual_cost(problem: Problem, sweeps: int) -> tuple[float, float]:
+    n = problem.a.n
+    return 1e-4 + sweeps * (8e-9 * n**4 + 3e-7 * n**3), 8.0 * n**4
+
+
+def _sweeps(problem: Problem) -> int:
+    # about the same work at every n; at n = 64 some seconds
+    return int(min(120, max(4, 20 * (64 / problem.a.n) ** 4)))
+
+
+def _up_to(n: int) -> tuple[Callable[[Problem], bool], str]:
+    return (lambda problem: problem.a.n <= n, f"needs n <= {n}: its costs grow as n⁴")
 
 
 def _limited(cells: float) -> tuple[Callable[[Problem], bool], str]:
@@ -212,8 +246,8 @@ _CATALOGUE = (
     Rung(
         "ascent",
         "lower",
-        lambda problem, state: _ascend(problem, state, 24),
-        lambda problem: _matrix_cost(problem, 2, 24 * 2e-7),
+        lambda problem, state: _ascend(problem, state, 36),
+        lambda problem: _matrix_cost(problem, 2, 36 * 2e-7),
         (ASSIGNABLE, DENSE),
         True,
     ),
@@ -223,6 +257,38 @@ _CATALOGUE = (
         _enumerate,
         lambda problem: (0.2, 1e8),
         (ASSIGNABLE, DENSE, (lambda problem: problem.a.n <= enumeration.LIMIT, "needs n <= 9")),
+    ),
+    Rung(
+        "dual",
+        "lower",
+        lambda problem, state: _dual(problem, state, 40),
+        lambda problem: _dual_cost(problem, 40),
+        (ASSIGNABLE, DENSE, _up_to(16)),
+        True,
+    ),
+    Rung(
+        "branch",
+        "lower",
+        lambda problem, state: _branch(problem, state, 60),
+        lambda problem: _dual_cost(problem, 12 * 60),
+        (ASSIGNABLE, DENSE, _up_to(14)),
+        True,
+    ),
+    Rung(
+        "long_dual",
+        "lower",
+        lambda problem, state: _dual(problem, state, _sweeps(problem)),
+        lambda problem: _dual_cost(problem, _sweeps(problem)),
+        (ASSIGNABLE, DENSE, _up_to(80)),
+        True,
+    ),
+    Rung(
+        "long_branch",
+        "lower",
+        lambda problem, state: _branch(problem, state, 4000),
+        lambda problem: _dual_cost(problem, 12 * 4000),
+        (ASSIGNABLE, DENSE, _up_to(20)),
+        True,
     ),
     Rung("other_keys", "upper", _keys, lambda problem: _matrix_cost(problem, 3, 1e-9)),
     Rung("pot", "upper", _pot, lambda problem: _matrix_cost(problem, 3, 1e-8), (SQUARE_LOSS, DENSE)),
@@ -239,9 +305,19 @@ _CATALOGUE = (
 RUNGS = {rung.name: rung for rung in _CATALOGUE}
 
 _FAST = ("sorted", "sorted_coupling", "centred", "gilmore_lawler", "rows")
-_STANDARD = (*_FAST, "entries", "spectral", "conditional_gradient", "exchange", "enumeration", "ascent")
+_STANDARD = (
+    *_FAST,
+    "entries",
+    "spectral",
+    "conditional_gradient",
+    "exchange",
+    "enumeration",
+    "ascent",
+    "dual",
+    "branch",
+)
 LADDERS: dict[str, tuple[str, ...]] = {
     "fast": _FAST,
     "standard": _STANDARD,
-    "thorough": (*_STANDARD, "other_keys", "pot", "multistart", "long_ascent"),
+    "thorough": (*_STANDARD, "other_keys", "pot", "multistart", "long_dual", "long_branch", "long_ascent"),
 }

@@ -1,0 +1,192 @@
+/* The two loops of gfviz.gromov that numpy cannot do well: the dual ascent of Hahn and Grant (Operations Research 46, 1998)
+ * for quadratic assignment, and pairwise exchange. Compiled lazily by native.py; Python twins in dual.py and couplings.py.
+ *
+ * Layout of the quadratic costs: q[i][k][j][l] is what the pair (i -> j, k -> l) costs in the subproblem of (i, j), for k != i, l != j;
+ * entries with k == i or l == j are never read. Its complement q[k][i][l][j] belongs to the subproblem of (k, l): cost may move
+ * between the two, since both are paid together.
+ */
+#include <math.h>
+#include <string.h>
+
+#define FAR 1e300
+
+/* Assignment by shortest augmenting paths (Jonker and Volgenant, Computing 38, 1987, with their augmenting row reduction): duals u, v
+ * with m[r][c] >= u[r] + v[c], equality on the matching. match[r] is the column of row r. work holds 4 * size doubles, links
+ * 3 * size ints. Returns the value. */
+double gfviz_assign(int size, const double *m, double *u, double *v, int *match, double *work, int *links)
+{
+    double *dist = work, *open = work + size, *back = work + 2 * size, *final = work + 3 * size;
+    int *row_of = links, *todo = links + size, *order = links + 2 * size, waiting = 0;
+    double value = 0.0;
+    for (int c = 0; c < size; c++) { v[c] = FAR; row_of[c] = -1; }
+    for (int r = 0; r < size; r++) {
+        const double *row = m + (size_t)r * size;
+        for (int c = 0; c < size; c++) v[c] = row[c] < v[c] ? row[c] : v[c];
+        todo[waiting++] = r;
+        match[r] = -1;
+    }
+    for (int round = 0; round < 3; round++) {
+        int left = 0, taken = 0, moves = 0, all = waiting;
+        while (taken < all) {
+            int r = todo[taken++], first = 0;
+            const double *row = m + (size_t)r * size;
+            double least = FAR, second = FAR;
+            for (int c = 0; c < size; c++) dist[c] = row[c] - v[c];
+            for (int c = 0; c < size; c++) {
+                double x = dist[c];
+                if (x < second) { if (x < least) { second = least; least = x; first = c; } else second = x; }
+            }
+            int before = row_of[first];
+            if (second > least && second < FAR) v[first] -= second - least;
+            else if (before >= 0) {
+                for (int c = 0; c < size; c++) if (dist[c] == least && row_of[c] < 0) { first = c; before = -1; break; }
+            }
+            u[r] = row[first] - v[first];
+            match[r] = first;
+            row_of[first] = r;
+            if (before >= 0) {
+                match[before] = -1;
+                /* a row thrown out by a strict improvement goes again at once, boundedly often; else in the next round */
+                if (second > least && second < FAR && moves++ < 2 * size) todo[--taken] = before; else todo[left++] = before;
+            }
+        }
+        waiting = left;
+    }
+    for (int r = 0; r < size; r++) if (match[r] >= 0) u[r] = m[(size_t)r * size + match[r]] - v[match[r]];
+    for (int t = 0; t < waiting; t++) {
+        int start = todo[t], r = start, last = -1, scanned = 0;
+        double reach = 0.0;
+        const double *own = m + (size_t)start * size;
+        u[start] = FAR;
+        for (int c = 0; c < size; c++) {
+            double x = own[c] - v[c];
+            u[start] = x < u[start] ? x : u[start];
+            dist[c] = FAR;
+            open[c] = v[c];
+            back[c] = start;
+        }
+        for (;;) {
+            const double *row = m + (size_t)r * size;
+            double base = reach - u[r], least = FAR, from = r;
+            for (int c = 0; c < size; c++) {
+                double x = base + row[c] - open[c];
+                back[c] = x < dist[c] ? from : back[c];
+                dist[c] = x < dist[c] ? x : dist[c];
+            }
+            for (int c = 0; c < size; c++) least = dist[c] < least ? dist[c] : least;
+            if (!(least < FAR)) return NAN; /* only for NaN or infinite costs */
+            int next = -1;
+            for (int c = 0; c < size; c++) if (dist[c] == least) { if (row_of[c] < 0) { next = c; break; } if (next < 0) next = c; }
+            reach = least > reach ? least : reach;
+            if (row_of[next] < 0) { last = next; break; }
+            final[next] = reach;
+            order[scanned++] = next;
+            dist[next] = FAR;
+            open[next] = -FAR;
+            r = row_of[next];
+        }
+        u[start] += reach;
+        for (int s = 0; s < scanned; s++) {
+            double ease = reach - final[order[s]];
+            v[order[s]] -= ease;
+            u[row_of[order[s]]] += ease;
+        }
+        for (int c = last;;) {
+            int from = (int)back[c], before = match[from];
+            row_of[c] = from;
+            match[from] = c;
+            if (from == start) break;
+            c = before;
+        }
+    }
+    for (int r = 0; r < size; r++) value += u[r];
+    for (int c = 0; c < size; c++) value += v[c];
+    return value;
+}
+
+/* One sweep over all subproblems. leader[n][n] are the linear costs: each is spread over its subproblem. Then, for each i, costs are
+ * shared with their complements (share of the sum goes there; nothing is shared where share < 0), its subproblems are solved and keep
+ * their reduced costs, and the values become the new leaders. Sharing is valid once a first sweep has made all costs non-negative.
+ * work: (n - 1)^2 + 6 n doubles; links: 4 n ints. Returns the largest magnitude seen. */
+double gfviz_dual_sweep(int n, double *q, double *leader, double share, double *work, int *links)
+{
+    int size = n - 1;
+    size_t block = (size_t)n * n;
+    double *m = work, *u = m + (size_t)size * size, *v = u + n, *line = v + n;
+    int *match = links + 3 * n;
+    double largest = 0.0;
+    if (size < 1) return 0.0;
+    for (int i = 0; i < n; i++)
+        for (int k = 0; k < n; k++) if (k != i)
+            for (int j = 0; j < n; j++) {
+                double *row = q + ((size_t)i * n + k) * block + (size_t)j * n, spread = leader[(size_t)i * n + j] / size;
+                for (int l = 0; l < n; l++) row[l] += spread;
+            }
+    for (int i = 0; i < n; i++) {
+        double *mine = q + (size_t)i * n * block;
+        if (share >= 0.0) for (int k = 0; k < n; k++) if (k != i) {
+            double *to = mine + k * block, *from = q + ((size_t)k * n + i) * block;
+            for (int j = 0; j < n; j++)
+                for (int l = 0; l < n; l++) {
+                    double both = to[(size_t)j * n + l] + from[(size_t)l * n + j];
+                    to[(size_t)j * n + l] = (1 - share) * both;
+                    from[(size_t)l * n + j] = share * both;
+                }
+        }
+        for (int j = 0; j < n; j++) {
+            double *put = m;
+            for (int k = 0; k < n; k++) if (k != i) {
+                const double *row = mine + k * block + (size_t)j * n;
+                for (int l = 0; l < j; l++) put[l] = row[l];
+                for (int l = j + 1; l < n; l++) put[l - 1] = row[l];
+                put += size;
+            }
+            double top = 0.0;
+            for (size_t s = 0; s < (size_t)size * size; s++) { double x = fabs(m[s]); top = x > top ? x : top; }
+            if (top > largest) largest = top;
+            leader[(size_t)i * n + j] = gfviz_assign(size, m, u, v, match, line, links);
+            const double *get = m;
+            int r = 0;
+            for (int k = 0; k < n; k++) if (k != i) {
+                double *row = mine + k * block + (size_t)j * n;
+                for (int l = 0; l < j; l++) row[l] = get[l] - u[r] - v[l];
+                for (int l = j + 1; l < n; l++) row[l] = get[l - 1] - u[r] - v[l - 1];
+                get += size;
+                r++;
+            }
+        }
+    }
+    return largest;
+}
+
+/* Pairwise exchange: raises sum c[i][k] d[match[i]][match[k]] by the best swap until none gains more than floor. e = d permuted and
+ * g = c e are kept up to date. Returns the number of swaps. */
+int gfviz_swap(int n, const double *c, double *e, double *g, int *match, double floor, int limit)
+{
+    int swaps = 0;
+    for (; swaps < limit; swaps++) {
+        double best = floor;
+        int bi = -1, bk = -1;
+        for (int i = 0; i < n; i++) {
+            const double *ci = c + (size_t)i * n, *ei = e + (size_t)i * n, *gi = g + (size_t)i * n;
+            double cii = ci[i], eii = ei[i], gii = gi[i];
+            for (int k = i + 1; k < n; k++) {
+                size_t kk = (size_t)k * n + k;
+                double gain = 2 * (gi[k] + g[(size_t)k * n + i] - gii - g[kk])
+                            + (cii + c[kk] - 2 * ci[k]) * (eii + e[kk] - 2 * ei[k]);
+                if (gain > best) { best = gain; bi = i; bk = k; }
+            }
+        }
+        if (bi < 0) break;
+        int t = match[bi]; match[bi] = match[bk]; match[bk] = t;
+        double *ei = e + (size_t)bi * n, *ek = e + (size_t)bk * n;
+        for (int x = 0; x < n; x++) {
+            double factor = c[(size_t)x * n + bi] - c[(size_t)x * n + bk], *gx = g + (size_t)x * n;
+            for (int y = 0; y < n; y++) gx[y] += factor * (ek[y] - ei[y]);
+            double s = gx[bi]; gx[bi] = gx[bk]; gx[bk] = s;
+        }
+        for (int y = 0; y < n; y++) { double s = ei[y]; ei[y] = ek[y]; ek[y] = s; }
+        for (int x = 0; x < n; x++) { double *ex = e + (size_t)x * n, s = ex[bi]; ex[bi] = ex[bk]; ex[bk] = s; }
+    }
+    return swaps;
+}

@@ -1,0 +1,148 @@
+"""The dual ascent and the branch and bound against every permutation; the compiled kernels against their twins."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
+
+import gfviz.gromov as gw
+from gfviz.gromov import ascent, branch, couplings, dual, enumeration, native
+from gfviz.gromov.problem import Problem
+from tests.gromov import families as fam
+
+SEEDS = st.integers(0, 10**6)
+
+
+def _squares(c: np.ndarray, d: np.ndarray, match: np.ndarray) -> float:
+    return float(((c - d[np.ix_(match, match)]) ** 2).sum())
+
+
+def _at(problem: dual.QuadraticDual, match: np.ndarray) -> float:
+    n = len(match)
+    total = problem.bound + sum(problem.leader[i, match[i]] for i in range(n))
+    return total + sum(problem.quadratic[i, k, match[i], match[k]] for i in range(n) for k in range(n) if i != k)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=SEEDS, n=st.integers(2, 6), sweeps=st.integers(1, 12))
+def test_sweeps_keep_the_objective_and_only_raise_the_bound(seed: int, n: int, sweeps: int) -> None:
+    rng = np.random.default_rng(seed)
+    c, d = fam.psd(n, rng), fam.psd(n, rng)
+    scale = (c * c).sum() + (d * d).sum()
+    quadratic, match = dual.QuadraticDual.of(c, d), rng.permutation(n)
+    before = -np.inf
+    for _ in range(sweeps):
+        quadratic.sweep()
+        assert quadratic.bound >= before - 1e-12 * scale
+        before = quadratic.bound
+    assert _at(quadratic, match) == pytest.approx(_squares(c, d, match), abs=1e-12 * scale)
+    assert quadratic.bound <= (fam.brute_force(c, d) * n) ** 2 + quadratic.error
+    i, j = 0, int(match[0])
+    rest = np.array([x - (x > j) for x in match[1:]])
+    assert _at(quadratic.fix(i, j), rest) == pytest.approx(_squares(c, d, match), abs=1e-12 * scale)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=SEEDS, n=st.integers(2, 6))
+def test_the_numpy_sweep_bounds_as_well(seed: int, n: int) -> None:
+    rng = np.random.default_rng(seed)
+    c, d = fam.psd(n, rng), fam.psd(n, rng)
+    truth = (fam.brute_force(c, d) * n) ** 2
+    scale = (c * c).sum() + (d * d).sum()
+    twin = dual.QuadraticDual.of(c, d)
+    for sweep in range(6):
+        dual.sweep_twin(twin.quadratic, twin.leader, sweep > 0)
+        u, v = (x[0] for x in dual._potentials(twin.leader[None], linear_sum_assignment(twin.leader)[1][None]))
+        twin.bound += float(u.sum() + v.sum())
+        twin.leader -= u[:, None] + v[None, :]
+        assert twin.bound <= truth + 1e-11 * scale
+    match = rng.permutation(n)
+    assert _at(twin, match) == pytest.approx(_squares(c, d, match), abs=1e-11 * scale)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=SEEDS, n=st.integers(2, 6))
+def test_branch_and_bound_finds_what_enumeration_finds(seed: int, n: int) -> None:
+    rng = np.random.default_rng(seed)
+    c, d = fam.psd(n, rng), fam.psd(n, rng)
+    problem = Problem(c, d)
+    a, b = problem.a.dense, problem.b.dense
+    found = branch.branch_and_bound(problem, np.arange(n), dual.QuadraticDual.of(a, b), 10**5, 1)
+    truth = (fam.brute_force(a, b) * n) ** 2
+    assert found.complete
+    assert _squares(a, b, found.match) == pytest.approx(truth, abs=1e-12)
+    assert found.bound == pytest.approx(truth, rel=1e-9, abs=1e-10)
+    stopped = branch.branch_and_bound(problem, np.arange(n), dual.QuadraticDual.of(a, b), 1, 1)
+    assert stopped.bound <= truth + 1e-10
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=SEEDS, n=st.integers(2, 6))
+def test_skew_multipliers_bound_and_their_slope_is_right(seed: int, n: int) -> None:
+    rng = np.random.default_rng(seed)
+    c, d = fam.psd(n, rng), fam.psd(n, rng)
+    truth = (fam.brute_force(c, d) * n) ** 2
+    scale = (c * c).sum() + (d * d).sum()
+    climb = ascent.SkewDual.at_zero(c, d)
+    skew = rng.standard_normal((n, n)) * np.sqrt(scale) / n
+    skew, shift = skew - skew.T, rng.standard_normal(n) * np.sqrt(scale) / n
+    value, slope, shift_slope, _ = climb.evaluate(skew, shift)
+    assert value <= truth + 1e-10 * scale
+    step = 1e-7 * np.sqrt(scale)
+    way, way_shift = rng.standard_normal((n, n)), rng.standard_normal(n)
+    way = way - way.T
+    ahead, behind = (climb.evaluate(skew + s * way, shift + s * way_shift)[0] for s in (step, -step))
+    # the matrix slope is per free entry A_ik, i < k, up to the common factor 2 that both gradients share
+    predicted = 2 * (np.vdot(slope, way) / 2 + shift_slope @ way_shift)
+    assert (ahead - behind) / (2 * step) == pytest.approx(predicted, rel=1e-4, abs=1e-5 * scale)
+    climb.ascend(60, truth)
+    assert climb.value <= truth + 1e-10 * scale
+
+
+def test_twelve_nodes_are_proven_and_nine_equal_enumeration() -> None:
+    rng = np.random.default_rng(1)
+    proven = [
+        gw.gromov_wasserstein(family(12, rng), family(12, rng)).proof is not None
+        for family in fam.FAMILIES.values()
+        for _ in range(2)
+    ]
+    assert np.mean(proven) >= 0.9
+    c, d = fam.psd(9, rng), fam.psd(9, rng)
+    problem = Problem(c, d)
+    found = branch.branch_and_bound(
+        problem, np.arange(9), dual.QuadraticDual.of(problem.a.dense, problem.b.dense), 10**5, 8
+    )
+    exact = enumeration.enumerate_matches(problem, np.inf)
+    assert exact is not None
+    assert problem.objective(couplings.Plan.permutation(found.match))[0] == pytest.approx(
+        problem.objective(couplings.Plan.permutation(exact))[0], rel=1e-12
+    )
+
+
+@pytest.mark.skipif(native.library() is None, reason="no C compiler: the twins are all there is")
+def test_compiled_kernels_equal_their_twins() -> None:
+    rng = np.random.default_rng(0)
+    for n in (1, 2, 3, 9, 31):
+        for digits in (0, 1, 9):
+            cost = np.round(rng.standard_normal((n, n)), digits)
+            u, v, match = dual.solve(cost)
+            rows, cols = linear_sum_assignment(cost)
+            assert u.sum() + v.sum() == pytest.approx(cost[rows, cols].sum(), abs=1e-12 * n)
+            assert cost[np.arange(n), match].sum() == pytest.approx(cost[rows, cols].sum(), abs=1e-12 * n)
+            assert (cost - u[:, None] - v[None, :]).min() >= -1e-12
+    c, d, start = fam.psd(15, rng), fam.psd(15, rng), rng.permutation(15)
+    assert np.array_equal(couplings.swap(c, d, start), couplings.swap_match(c, d, start))
+
+
+def test_everything_holds_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "library", lambda: None)
+    rng = np.random.default_rng(4)
+    c, d = fam.psd(6, rng), fam.psd(6, rng)
+    problem = Problem(c, d)
+    found = branch.branch_and_bound(
+        problem, np.arange(6), dual.QuadraticDual.of(problem.a.dense, problem.b.dense), 10**4, 3
+    )
+    assert problem.value(found.bound / 36) == pytest.approx(fam.brute_force(c, d), rel=1e-9)
