@@ -16,6 +16,9 @@ from gfviz.gromov.problem import Problem
 from gfviz.gromov.transport import Plan
 
 
+_LEAST_GAIN = 1e-10
+
+
 class SquareCost:
     """p = 2: up to terms fixed by the marginals the field is −2 C π D, and a cycle changes it by a rank-one matrix."""
 
@@ -95,17 +98,22 @@ class _Cells:
 def exchange(problem: Problem, start: Plan, sweeps: int = 40, deadline: float = np.inf) -> Plan:
     """Move mass along 2×2 cycles of the plan's cells until none lowers the objective: a coupling no worse than `start`.
 
-    Cells are taken in turn, each with its best partner. A sweep over S cells costs O(S²) plus O(nm) a move.
+    Cells are taken in turn, each with its best partner, at most S moves a cell and sweep. A sweep over S cells costs
+    O(S²) plus O(nm) a move. The field is kept up to date by increments, whose rounding can feign gains: a move counts
+    only above a ten-billionth of the field, and the field is computed afresh every sweep.
     """
-    cost = SquareCost(problem, start) if problem.p == 2 else PowerCost(problem, start)
     cells = _Cells(start)
-    floor = 1e-14 * max(float(np.abs(cost.field).max()), 1e-300)
     for _ in range(sweeps):
+        plan = cells.plan()
+        cost = SquareCost(problem, plan) if problem.p == 2 else PowerCost(problem, plan)
+        floor = _LEAST_GAIN * max(float(np.abs(cost.field).max()), 1e-300)
         moved = False
         for s in range(len(cells.mass)):
-            if time.perf_counter() > deadline:
-                return cells.plan()
-            while s < len(cells.mass) and cells.mass[s] > 0 and _best_cycle(cost, cells, s, floor):
+            for _ in range(len(cells.mass)):
+                if time.perf_counter() > deadline:
+                    return cells.plan()
+                if cells.mass[s] <= 0 or not _best_cycle(cost, cells, s, floor):
+                    break
                 moved = True
         if not moved:
             break
