@@ -9,7 +9,8 @@ from gfviz.graph import CoactivationGraph
 
 SIZE = (300, 1200)
 HEIGHT = 470
-MATCHINGS = {"coupling": "Coupling of the distance", "token": "Same token"}
+# The words are the URL's too.
+MATCHINGS = ("coupling", "token")
 
 
 def matching(a: CoactivationGraph, b: CoactivationGraph, kind: str):
@@ -133,7 +134,7 @@ def draw() -> None:
         "Match nodes by",
         list(MATCHINGS),
         default="coupling",
-        format_func=MATCHINGS.__getitem__,
+        help="coupling: where the distance's best transport plan sends the mass; token: the same string in both",
         key="match",
         bind="query-params",
         required=True,

@@ -92,6 +92,7 @@ def test_distance_certifies_what_the_library_says(opened):
 def test_compare_counts_shared_labels(opened):
     page = opened("compare", a="one-token", b="two-token", match="token")
     one, two = make_graph(0), make_graph(1)
+    assert "GW_2 between" not in metrics(page), "no distance was asked for"
     assert metrics(page)["Shared labels"] == f"{len(set(one.labels) & set(two.labels)):,}"
     table = page.dataframe[-1].value
     first, second = table.iloc[0]["weight A"], table.iloc[0]["weight B"]

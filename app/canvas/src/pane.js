@@ -77,10 +77,11 @@ export class Pane {
 
   /** Edge colours by family (a community, or none) and by sixteen steps of weight. */
   shades(edges) {
-    const floor = edges > 20000 ? 0.05 : edges > 4000 ? 0.09 : 0.14;
+    // Many edges lie over each other: the more there are, the fainter each, or the middle is one white blot.
+    const [floor, reach] = edges > 20000 ? [0.03, 0.25] : edges > 3000 ? [0.05, 0.4] : [0.12, 0.6];
     const colors = this.model.groups.map((g) => g.color).concat([this.theme.edge]);
     return colors.map((color) =>
-      Array.from({ length: 16 }, (_, k) => withAlpha(color, Math.min(0.85, floor + (0.6 * (k + 1)) / 16))),
+      Array.from({ length: 16 }, (_, k) => withAlpha(color, floor + (reach * (k + 1)) / 16)),
     );
   }
 

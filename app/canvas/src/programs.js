@@ -99,7 +99,8 @@ void main() {
   #else
   float soft = v_border * u_rim;
   float cover = 1.0 - smoothstep(v_radius - soft, v_radius, away);
-  float rim = smoothstep(v_radius - 3.0 * soft, v_radius - 2.0 * soft, away);
+  // A rim parts discs that touch; on the smallest it would leave nothing of the disc.
+  float rim = smoothstep(v_radius - 2.0 * soft, v_radius - soft, away) * smoothstep(3.0 * soft, 5.0 * soft, v_radius);
   vec3 shade = mix(v_color.rgb, u_background, rim * 0.9);
   float alpha = v_color.a * cover;
   gl_FragColor = vec4(shade * alpha, alpha);
