@@ -313,15 +313,24 @@ def _check_count(count: int, name: str, at_least: int = 1) -> None:
 
 
 @contextmanager
-def _counted(progress: bool | Progress, title: str, total: int) -> Iterator[Progress]:
-    """A Rich bar, the caller's function, or nothing, behind one call (done, total)."""
+def _counted(progress: bool | Progress, title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A Rich bar, the caller's function, or nothing, behind one call: report(done)."""
     if callable(progress):
-        yield lambda done, _=total: progress(done, total)
+        tell = progress
+
+        def report(done: int) -> None:
+            tell(done, total)
+
+        yield report
     elif progress:
         from gfviz.console import progress_bar
 
         with progress_bar() as bar:
             task = bar.add_task(title, total=total)
-            yield lambda done, _=total: bar.update(task, completed=done)
+
+            def move(done: int) -> None:
+                bar.update(task, completed=done)
+
+            yield move
     else:
-        yield lambda done, _=total: None
+        yield lambda done: None
