@@ -124,7 +124,8 @@ def build_corpus(library: Path | None = None) -> Corpus:
     """Extract the corpus from a standard library (the running interpreter's by default); about ten seconds.
 
     Whole source files are held out, by the hash of their name; a paragraph occurs once; a held-out paragraph that
-    shares ten words in a row with training text is dropped. Raises `GfvizError` where the library has no text.
+    is in the training text, or shares ten words in a row with it, is dropped. Raises `GfvizError` where the library
+    has no text.
     """
     library = library or standard_library()
     train: dict[str, None] = {}
@@ -135,8 +136,8 @@ def build_corpus(library: Path | None = None) -> Corpus:
     if not train:
         raise GfvizError(f"no documentation found in {library}: this interpreter was installed without its sources")
     seen: set[str] = set().union(*map(_shingles, train))
-    fresh = tuple(paragraph for paragraph in held_out if seen.isdisjoint(_shingles(paragraph)))
-    return Corpus(tuple(train), fresh)
+    fresh = (paragraph for paragraph in held_out if paragraph not in train and seen.isdisjoint(_shingles(paragraph)))
+    return Corpus(tuple(train), tuple(fresh))
 
 
 def write_corpus(folder: Path, corpus: Corpus) -> None:

@@ -54,13 +54,13 @@ class Arithmetic(Family):
 
     >>> example = Arithmetic().examples("train", 1)[0]
     >>> example.prompt, example.answer
-    ('Solve 6-1+8*4 now.', ' 6-1=5, 8*4=32, 5+32=37 -> 37')
+    ('Solve 6-1+8*4!', ' 6-1=5, 8*4=32, 5+32=37 -> 37')
     """
 
     name = "arithmetic"
     title = "multi-step arithmetic with written steps"
-    leads = ("Compute ", "Work out ", "Find ", "Evaluate ", "Solve ")
-    tails = ("", ".", " =", "?", " now.")
+    leads = ("Compute ", "Reckon ", "Find ", "Evaluate ", "Solve ")
+    tails = (".", "?", ":", ";", "!")
 
     @property
     def chance(self) -> float:  # type: ignore[override]

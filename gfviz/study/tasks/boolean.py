@@ -38,13 +38,13 @@ class Boolean(Family):
 
     >>> example = Boolean().examples("train", 1)[0]
     >>> example.prompt, example.answer
-    ('Find not True or False and not (False and True) =', ' False')
+    ('Find not True or False and not (False and True):', ' False')
     """
 
     name = "boolean"
     title = "boolean expressions"
-    leads = ("Compute ", "Work out ", "Find ", "Evaluate ", "Solve ")
-    tails = ("", ".", " =", "?", " now.")
+    leads = ("Compute ", "Reckon ", "Find ", "Evaluate ", "Solve ")
+    tails = (".", "?", ":", ";", "!")
     chance = 0.5
     majority = 0.5
 

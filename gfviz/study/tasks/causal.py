@@ -30,13 +30,13 @@ class Causal(Family):
 
     >>> example = Causal().examples("train", 1)[0]
     >>> example.prompt, example.answer
-    ('See: fan spins if two press. Dee, Gus press; Fay waits. Due to Dee?', ' Yes')
+    ('See: fan spins if two press. Dee, Gus press; Fay waits. Thanks to Dee?', ' Yes')
     """
 
     name = "causal"
     title = "causal judgement"
     leads = ("Say: ", "Now: ", "See: ", "Set: ", "Law: ")
-    tails = (" Did {query} do it?", " Due to {query}?", " By {query}?", " Was {query} why?", " Is {query} why?")
+    tails = (" Due to {query}?", " Thanks to {query}?", " Down to {query}?", " Owing to {query}?", " Thus by {query}?")
     chance = 0.5
     majority = 0.5
 

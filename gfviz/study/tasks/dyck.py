@@ -31,13 +31,13 @@ class Dyck(Family):
 
     >>> example = Dyck().examples("train", 1)[0]
     >>> example.prompt, example.answer
-    ('Finish { ( ( ) ) { ( ) { } =', ' } }')
+    ('Finish { ( ( ) ) { ( ) { } :', ' } }')
     """
 
     name = "dyck"
     title = "Dyck languages"
     leads = ("Close ", "Complete ", "Finish ", "Balance ", "End ")
-    tails = ("", " .", " =", " ?", " now.")
+    tails = (" .", " ?", " :", " ;", " !")
     chance = float(Fraction(1, sum(len(_OPENERS) ** depth for depth in range(1, _DEEPEST + 1))))
     # The best constant is any single closer: one depth in four, then one kind in three.
     majority = float(Fraction(1, _DEEPEST * len(_OPENERS)))

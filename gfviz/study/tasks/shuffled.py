@@ -18,13 +18,19 @@ class Shuffled(Family):
 
     >>> example = Shuffled().examples("train", 1)[0]
     >>> example.prompt, example.answer
-    ('Say: Dee hat, Ann toy, Fay cup; swap Dee/Ann Ann/Fay Ann/Fay. Find hat.', ' Ann, Fay, Ann -> Ann')
+    ('Say: Dee hat, Ann toy, Fay cup; swap Dee Ann, Ann Fay, Ann Fay. Who keeps hat?', ' Ann, Fay, Ann -> Ann')
     """
 
     name = "shuffled"
     title = "tracking shuffled objects"
     leads = ("Say: ", "Now: ", "See: ", "Set: ", "Let: ")
-    tails = (" Who has {query}?", " {query} is with?", " {query} is now?", " Find {query}.", " {query}?")
+    tails = (
+        " Who has {query}?",
+        " Who gets {query}?",
+        " Who holds {query}?",
+        " Who keeps {query}?",
+        " Who owns {query}?",
+    )
     chance = float(Fraction(1, 3))
     # Every name is as likely as any other to be among the three and to be the holder.
     majority = float(Fraction(1, len(PEOPLE)))
@@ -43,7 +49,7 @@ class Shuffled(Family):
             trace.append(people[holder])
         # Things are written in the order of their holders, so the last swap is what a slip gets wrong.
         given = ", ".join(f"{person} {thing}" for person, thing in zip(people, things))
-        moves = " ".join(f"{people[a]}/{people[b]}" for a, b in swaps)
+        moves = ", ".join(f"{people[a]} {people[b]}" for a, b in swaps)
         others = [name for name in people if name != trace[-1]]
         if rng.randrange(2):
             others.reverse()

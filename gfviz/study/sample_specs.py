@@ -1,0 +1,126 @@
+"""What each sample model is: its data, tokenizer, size and training."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gfviz.study.sample_tokenizers import TokenizerKind
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One sample model. `families` maps task families to their numbers of training examples."""
+
+    name: str
+    purpose: str
+    kind: Literal["prose", "task"]
+    architecture: Literal["llama", "gpt2", "qwen3"]
+    tokenizer: TokenizerKind
+    vocabulary: int
+    width: int
+    layers: int
+    heads: int
+    inner: int
+    context: int
+    steps: int
+    batch: int
+    rate: float
+    seed: int
+    length: int = 128
+    families: dict[str, int] = field(default_factory=dict)
+
+
+_ALL = {"arithmetic": 24000, "boolean": 24000, "causal": 12000, "dyck": 16000, "shuffled": 24000}
+
+SPECS: dict[str, ModelSpec] = {
+    spec.name: spec
+    for spec in (
+        ModelSpec(
+            name="task-specialist",
+            purpose="a good solver of all five task families: the teacher of a fusion",
+            kind="task",
+            architecture="llama",
+            tokenizer="byte-bpe",
+            vocabulary=512,
+            width=128,
+            layers=4,
+            heads=4,
+            inner=320,
+            context=128,
+            steps=2400,
+            batch=64,
+            rate=2.5e-3,
+            seed=11,
+            families=_ALL,
+        ),
+        ModelSpec(
+            name="task-specialist-2",
+            purpose="a solver of Dyck words, causal judgement and boolean expressions only: a second teacher",
+            kind="task",
+            architecture="qwen3",
+            tokenizer="characters",
+            vocabulary=400,
+            width=128,
+            layers=3,
+            heads=4,
+            inner=320,
+            context=128,
+            steps=1000,
+            batch=32,
+            rate=2.5e-3,
+            seed=12,
+            families={"boolean": 24000, "causal": 12000, "dyck": 16000},
+        ),
+        ModelSpec(
+            name="task-pivot",
+            purpose="a small model that has seen little: the pivot that a fusion improves",
+            kind="task",
+            architecture="gpt2",
+            tokenizer="metaspace-bpe",
+            vocabulary=512,
+            width=96,
+            layers=3,
+            heads=3,
+            inner=384,
+            context=128,
+            steps=200,
+            batch=32,
+            rate=2e-3,
+            seed=13,
+            families={"arithmetic": 100, "boolean": 100, "causal": 100, "dyck": 100, "shuffled": 100},
+        ),
+        ModelSpec(
+            name="prose-teacher",
+            purpose="a language model of Python's documentation, for graphs that a person can read",
+            kind="prose",
+            architecture="llama",
+            tokenizer="byte-bpe",
+            vocabulary=4096,
+            width=160,
+            layers=4,
+            heads=5,
+            inner=384,
+            context=256,
+            steps=1100,
+            batch=16,
+            rate=3e-3,
+            seed=14,
+        ),
+        ModelSpec(
+            name="prose-student",
+            purpose="a smaller model of the same prose with another tokenizer: the other side of a comparison",
+            kind="prose",
+            architecture="qwen3",
+            tokenizer="unigram",
+            vocabulary=3328,
+            width=96,
+            layers=3,
+            heads=3,
+            inner=256,
+            context=256,
+            steps=600,
+            batch=16,
+            rate=3e-3,
+            seed=15,
+        ),
+    )
+}
