@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from gfviz import __version__
+from gfviz import __version__, cli_measure
 from gfviz.cli_runs import runs_app
 from gfviz.errors import GfvizError
 
@@ -378,6 +378,10 @@ def _serve(runs: Path, graphs: Path, port: int | None, browser: bool) -> None:
         # Becoming the server leaves no parent that could die without it.
         os.execv(command[0], command)
     raise typer.Exit(subprocess.call(command))
+
+
+for _command in (cli_measure.validate, cli_measure.cache, cli_measure.bench):
+    app.command()(_command)
 
 
 def main() -> NoReturn:

@@ -1,0 +1,105 @@
+"""The commands that measure: `validate` (the error study), `bench`, and `cache` (a teacher's signals, offline)."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class StudySize(StrEnum):
+    """Sizes of the error study."""
+
+    smoke = "smoke"
+    cpu = "cpu"
+    full = "full"
+
+
+class SignalPrecision(StrEnum):
+    """How a cache stores log-probabilities."""
+
+    float16 = "float16"
+    float32 = "float32"
+
+
+def validate(
+    out: Annotated[Path, typer.Option("--out", help="Folder of the study; a run that was stopped goes on there.")],
+    size: Annotated[StudySize, typer.Option(help="smoke: a minute, no evidence; cpu; full.")] = StudySize.cpu,
+    seed: Annotated[int, typer.Option(help="Seed of the synthetic families.", min=0)] = 0,
+    family: Annotated[list[str] | None, typer.Option("--family", help="Only this family. Repeatable.")] = None,
+    checkpoints: Annotated[Path | None, typer.Option(help="Folder of a model's training checkpoints.")] = None,
+) -> None:
+    """The error study: how wrong each method is, on families of graphs whose distance is proven."""
+    from gfviz.console import output, plain, table
+    from gfviz.study.validate import run_validation, write_report
+
+    result = run_validation(out, size.value, seed, family, checkpoints=checkpoints)
+    report = write_report(result)
+    columns = [str(name) for name in result.targets.columns]
+    shown = table("Targets", *columns)
+    for row in result.targets.itertuples(index=False):
+        shown.add_row(*(plain(f"{cell:.4g}" if isinstance(cell, float) else str(cell)) for cell in row))
+    output().print(shown)
+    print(report)
+
+
+def bench(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[start|gw|losses|capture|train|store|app|all]...")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, or a CUDA device.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON rows instead of a table.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder in which the results file is written.")] = None,
+) -> None:
+    """Benchmarks against peers and against what the memory allows, on this machine."""
+    from gfviz.bench import render, rows_to_json, run_bench, save_results  # type: ignore[attr-defined]
+    from gfviz.console import output
+
+    rows = run_bench(names or ["all"], device)
+    if as_json:
+        print(json.dumps(rows_to_json(rows), indent=2))
+    else:
+        output().print(render(rows))
+    if out is not None:
+        print(save_results(rows, device, out), file=sys.stderr)
+
+
+def cache(
+    teacher: Annotated[str, typer.Argument(metavar="TEACHER", help="Model folder or hub id.")],
+    data: Annotated[list[Path], typer.Option("--data", help="JSONL with prompt and answer. Repeatable.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the cache; an interrupted one goes on.")],
+    k: Annotated[int | None, typer.Option("-k", help="Logits kept per position; min(64, V) if left out.")] = None,
+    precision: Annotated[SignalPrecision, typer.Option(help="Of the stored values.")] = SignalPrecision.float16,
+    temperature: Annotated[float, typer.Option(help="Divides the logits before they are kept.", min=1e-6)] = 1.0,
+    chat_template: Annotated[bool, typer.Option("--chat-template", help="Put prompts into the chat template.")] = False,
+    batch_size: Annotated[int, typer.Option(help="Examples per forward pass.", min=1)] = 16,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, …; the best one if left out.")] = None,
+) -> None:
+    """Keep a teacher's signals on disk, so that fusions need not load it."""
+    from gfviz.fusion import read_examples
+
+    examples = read_examples(data)  # before the imports that take seconds
+    from gfviz.console import progress_bar
+    from gfviz.fusion.cache import build_cache
+
+    with progress_bar() as bar:
+        task = bar.add_task(f"cache {Path(teacher).name}", total=len(examples))
+        report = build_cache(
+            teacher,
+            examples,
+            out,
+            k=k,
+            dtype=precision.value,
+            temperature=temperature,
+            chat_template=chat_template,
+            batch_size=batch_size,
+            device=device,
+            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    reused = f", {report.reused_shards} shards were there already" if report.reused_shards else ""
+    print(f"{report.examples} examples, {report.tokens} tokens, {report.bytes_per_token:.0f} bytes a token{reused}")
+    print(report.folder)
