@@ -1,70 +1,102 @@
-"""Ascent over skew multipliers: Gilmore–Lawler on a reformulated problem, kept cheap.
+"""Ascent over skew multipliers: `gilmore_lawler` (or `rows`) on a reformulated problem, kept cheap.
 
 For symmetric C, D and antisymmetric A, Σ A_ik D_jl π_ij π_kl = 0 at every coupling, so C may be replaced by C + A in
 the correlation of rows without changing the objective, while the bound changes. Likewise D by D − h⊕h with a linear
-term 2 r_i h_j (r = C's row means). The bound is concave in A; its supergradient is the matched entries. n(n−1)/2 + n
+term 2 r_i h_j (r = C's row sums). The bound is concave in A; its supergradient is the matched entries. n(n−1)/2 + n
 multipliers cost one sort and one n×n product an iteration, where the full dual of Hahn and Grant (1998) has n⁴ of them.
 """
 
 from __future__ import annotations
 
+import ctypes
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from gfviz.gromov import native
+from gfviz.gromov.dual import solve
 from gfviz.gromov.rows import off_diagonal
-from gfviz.gromov.transport import Plan, assignment
+from gfviz.gromov.transport import Plan
+
+
+class RowSorter:
+    """Sorts the rows of matrices that change little from call to call (compiled: insertion from the last order)."""
+
+    def __init__(self) -> None:
+        self.order: np.ndarray | None = None
+
+    def sort(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(order into each row, sorted rows)."""
+        library = native.library()
+        if library is None or self.order is None or self.order.shape != values.shape:
+            self.order = np.argsort(values, axis=1, kind="stable").astype(np.int32)
+            return self.order, np.take_along_axis(values, self.order, axis=1)
+        values = np.ascontiguousarray(values)
+        found = np.empty_like(values)
+        pointers = [ctypes.c_void_p(x.ctypes.data) for x in (values, self.order, found)]
+        library.gfviz_resort(*values.shape, *pointers)
+        return self.order, found
 
 
 @dataclass
 class SkewDual:
-    """Where an ascent stands: multipliers of the best bound, its value (Σ over pairs, not divided by n²), the step."""
+    """Where an ascent stands: multipliers of the best bound, its value (Σ over pairs, not divided by n²), the step.
+
+    `held` holds the diagonal entry of row i on that of row j: for assignable pairs only. Without it the bound is that
+    of `rows`, for any symmetric pair of equal size and uniform weights (p = 2).
+    """
 
     c: np.ndarray
     d: np.ndarray
     skew: np.ndarray
     shift: np.ndarray
+    held: bool = True
     value: float = -np.inf
     match: np.ndarray | None = None
     step: float = 0.25
+    _sort_x: RowSorter = field(default_factory=RowSorter)
+    _sort_y: RowSorter = field(default_factory=RowSorter)
 
     @classmethod
-    def at_zero(cls, c: np.ndarray, d: np.ndarray) -> SkewDual:
-        return cls(c, d, np.zeros_like(c), np.zeros(len(c)))
+    def at_zero(cls, c: np.ndarray, d: np.ndarray, held: bool = True) -> SkewDual:
+        return cls(c, d, np.zeros_like(c), np.zeros(len(c)), held)
 
     def evaluate(self, skew: np.ndarray, shift: np.ndarray) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
-        """(bound on Σ (C_ik − D_jl)², its supergradient by skew and by shift, the matching) on an assignable pair."""
-        c, d = self.c, self.d
+        """(bound on Σ (C_ik − D_jl)², half its supergradient by skew and by shift, the matching)."""
+        c, d, held = self.c, self.d, self.held
         n = len(c)
-        x, y = off_diagonal(c + skew), off_diagonal(d - shift[:, None] - shift[None, :])
-        base = np.arange(n)[:, None] * (n - 1)
-        order_x, order_y = np.argsort(x, axis=1), np.argsort(y, axis=1)
-        order_x += base
-        order_y += base
-        sorted_x, sorted_y = x.ravel()[order_x], y.ravel()[order_y]
+        x, y = c + skew, d - shift[:, None] - shift[None, :]
+        if held:
+            x, y = off_diagonal(x), off_diagonal(y)
+        base = np.arange(n, dtype=np.int32)[:, None] * x.shape[1]
+        order_x, sorted_x = self._sort_x.sort(x)
+        order_y, sorted_y = self._sort_y.sort(y)
         dc, r = np.diagonal(c), c.sum(axis=1)
         corr = sorted_x @ sorted_y.T
-        corr += np.outer(dc, np.diagonal(d) - 2 * shift)
-        corr += np.outer(2 * r, shift)
-        match = assignment(-corr)
-        value = float((c * c).sum() + (d * d).sum() - 2 * corr[np.arange(n), match].sum())
+        corr += np.multiply.outer(2 * r, shift)
+        if held:
+            corr += np.multiply.outer(dc, np.diagonal(d) - 2 * shift)
+        u, v, match = solve(-corr)
+        value = float(np.vdot(c, c) + np.vdot(d, d) + 2 * (u.sum() + v.sum()))
         back = np.empty(n, dtype=np.int64)
         back[match] = np.arange(n)
-        partner = np.empty((n, n - 1))
-        partner.ravel()[order_x] = sorted_y[match]
-        skew_slope = _with_diagonal(partner)
+        partner = np.empty(x.shape)
+        partner.ravel()[order_x + base] = sorted_y[match]
+        skew_slope = _with_diagonal(partner) if held else partner.copy()
         skew_slope = skew_slope.T - skew_slope
-        partner.ravel()[order_y] = sorted_x[back]
-        pulled = _with_diagonal(partner)
-        shift_slope = pulled.sum(axis=1) + pulled.sum(axis=0) + 2 * dc[back] - 2 * r[back]
+        partner.ravel()[order_y + base] = sorted_x[back]
+        pulled = _with_diagonal(partner) if held else partner
+        shift_slope = pulled.sum(axis=1) + pulled.sum(axis=0) - 2 * r[back]
+        if held:
+            shift_slope += 2 * dc[back]
         return value, skew_slope, shift_slope, match
 
     def ascend(self, iterations: int, target: float, deadline: float = np.inf) -> None:
         """Polyak steps with momentum towards `target` (an upper bound on the same scale), keeping the best bound."""
         skew, shift = self.skew, self.shift
         heavy_skew, heavy_shift = np.zeros_like(skew), np.zeros_like(shift)
-        stalled = 0
+        stalled, patience = 0, max(3, iterations // 40)
         for _ in range(iterations):
             value, slope, shift_slope, match = self.evaluate(skew, shift)
             if value > self.value:
@@ -72,7 +104,7 @@ class SkewDual:
                 stalled = 0
             else:
                 stalled += 1
-                if stalled >= 4:
+                if stalled >= patience:
                     self.step, stalled = 0.7 * self.step, 0
             if value >= target or time.perf_counter() > deadline:
                 break

@@ -15,7 +15,6 @@ from gfviz.gromov.couplings import transported
 from gfviz.gromov.problem import Problem
 from gfviz.gromov.transport import Plan
 
-
 _LEAST_GAIN = 1e-10
 
 

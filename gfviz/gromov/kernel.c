@@ -190,3 +190,21 @@ int gfviz_swap(int n, const double *c, double *e, double *g, int *match, double 
     }
     return swaps;
 }
+
+/* Sorts each row of values[rows][width] ascending, starting from the order of last time (a permutation of 0..width-1 a row, kept up
+ * to date): insertion, which is fast because multipliers move little from step to step. */
+void gfviz_resort(int rows, int width, const double *values, int *order, double *sorted)
+{
+    for (int r = 0; r < rows; r++) {
+        const double *row = values + (size_t)r * width;
+        int *at = order + (size_t)r * width;
+        double *out = sorted + (size_t)r * width;
+        for (int s = 0; s < width; s++) {
+            int index = at[s], t = s;
+            double x = row[index];
+            for (; t > 0 && out[t - 1] > x; t--) { out[t] = out[t - 1]; at[t] = at[t - 1]; }
+            out[t] = x;
+            at[t] = index;
+        }
+    }
+}

@@ -68,6 +68,7 @@ def library() -> ctypes.CDLL | None:
     loaded.gfviz_assign.restype = ctypes.c_double
     loaded.gfviz_dual_sweep.restype = ctypes.c_double
     loaded.gfviz_swap.restype = ctypes.c_int
+    loaded.gfviz_resort.restype = None
     return loaded
 
 

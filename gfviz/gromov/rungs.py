@@ -55,6 +55,9 @@ DENSE = (lambda problem: problem.dense, "needs the matrices themselves: too many
 SMALL = (lambda problem: problem.a.n * problem.b.n <= ROWS_CELLS, "needs a matrix of n·m costs: too many nodes")
 
 
+UNIFORM = (lambda problem: problem.square, "needs n = m and uniform weights")
+
+
 def _assignable(problem: Problem) -> bool:
     return problem.assignable
 
@@ -143,7 +146,7 @@ def _multistart(problem: Problem, state: State) -> Outcome:
 def _ascend(problem: Problem, state: State, iterations: int) -> Outcome:
     n = problem.a.n
     if "skew" not in state.memory:
-        state.memory["skew"] = ascent.SkewDual.at_zero(problem.a.dense, problem.b.dense)
+        state.memory["skew"] = ascent.SkewDual.at_zero(problem.a.dense, problem.b.dense, problem.assignable)
     dual = state.memory["skew"]
     dual.ascend(iterations, state.upper * n * n, state.deadline)
     plan = dual.plan()
@@ -246,9 +249,9 @@ _CATALOGUE = (
     Rung(
         "ascent",
         "lower",
-        lambda problem, state: _ascend(problem, state, 36),
-        lambda problem: _matrix_cost(problem, 2, 36 * 2e-7),
-        (ASSIGNABLE, DENSE),
+        lambda problem, state: _ascend(problem, state, 48),
+        lambda problem: _matrix_cost(problem, 2, 48 * 1e-7),
+        (SQUARE_LOSS, UNIFORM, DENSE),
         True,
     ),
     Rung(
@@ -297,8 +300,8 @@ _CATALOGUE = (
         "long_ascent",
         "lower",
         lambda problem, state: _ascend(problem, state, 2000),
-        lambda problem: _matrix_cost(problem, 2, 2000 * 2e-7),
-        (ASSIGNABLE, DENSE),
+        lambda problem: _matrix_cost(problem, 2, 2000 * 1e-7),
+        (SQUARE_LOSS, UNIFORM, DENSE),
         True,
     ),
 )
