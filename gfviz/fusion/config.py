@@ -45,7 +45,7 @@ class LoraConfig(_Strict):
     """Train low-rank adapters instead of all weights (needs the extra `lora`)."""
 
     rank: int = Field(16, ge=1, le=1024, title="Rank", description="Rank of the update.")
-    alpha: float = Field(32.0, gt=0, title="Alpha", description="Scale of the update: alpha / rank.")
+    alpha: int = Field(32, ge=1, title="Alpha", description="Scale of the update: alpha / rank.")
     dropout: float = Field(0.0, ge=0, lt=1, title="Dropout", description="Dropout on the adapter's input.")
     targets: list[str] | Literal["all-linear"] = Field(
         "all-linear", title="Target modules", description="Names of the modules to adapt."
@@ -149,6 +149,9 @@ class LossConfig(_Strict):
         "prob", title="Normalisation", description="Of the graph's vectors. Only prob is stable as a loss."
     )
     temperature: float = Field(1.0, gt=0, title="Temperature", description="Divides all logits before comparison.")
+    signal_dtype: Literal["float16", "float32"] = Field(
+        "float16", title="Signal precision", description="Of the teachers' log-probabilities, online and in caches."
+    )
     alm_temperature: float = Field(
         1.0, gt=0, title="ALM temperature", description="Chunk likelihoods are raised to 1/this before comparison."
     )
@@ -169,6 +172,8 @@ class LossConfig(_Strict):
             raise ValueError("lambda must lie in [0, 1] all along its schedule")
         if isinstance(self.beta, float) and self.beta < 0:
             raise ValueError("beta must be at least 0")
+        if self.balance == "gradient" and self.token == "none" and self.temperature != 1:
+            raise ValueError("balance: without a token loss the temperature must be 1")
         return self
 
 

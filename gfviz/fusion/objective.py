@@ -1,6 +1,6 @@
 """total = (1 − λ)·SFT + λ·Σ_m w_m·(TOKEN_m + β·GLD_m): which losses a configuration asks for, and their sum."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,6 +93,7 @@ class Objective:
         self.terms = terms
         self.balance = balance
         self.scales: dict[str, float] = {}
+        self.across: Callable[[Tensor], Tensor] = lambda values: values
 
     def counts(self, batches: list[dict[str, Any]]) -> Counts:
         """Denominators over several batches, each loss its own: label tokens; per teacher pairs, examples, spans."""
@@ -112,6 +113,7 @@ class Objective:
         batch: Mapping[str, Any],
         counts: Counts,
         progress: float,
+        measure: bool = False,
     ) -> TermValue:
         """The batch's share of the loss at `progress` in [0, 1] of the run.
 
@@ -123,12 +125,20 @@ class Objective:
         parts = {"loss/sft": sft.detach()}
         finite: dict[str, Tensor] = {}
         total = sft if lam == 0 else (1 - lam) * sft
+        norms = sft.new_zeros(len(self.terms), 2)
         if lam > 0:
-            for term in self.terms:
+            for number, term in enumerate(self.terms):
                 if term.name in batch["teachers"]:
-                    value, sound = self._term(term, student, logits, batch, counts, progress, parts)
+                    means, sound = self._term(term, student, logits, batch, counts, parts)
                     finite[f"teacher {term.name}"] = sound
-                    total = total + lam * term.weight * value
+                    beta = value_at(term.beta, progress) * self.scales.get(term.name, 1.0)
+                    for role, mean in means.items():
+                        total = total + lam * term.weight * (beta if role == "structure" else 1.0) * mean
+                    if measure and "structure" in means:
+                        yardstick = means.get("token", sft)
+                        norms[number] = torch.stack([_norm(yardstick, logits), _norm(means["structure"], logits)])
+            if measure:
+                self._rebalance(norms, progress)
         parts["loss/total"] = total.detach()
         finite["the pivot's loss"] = torch.isfinite(total.detach())
         return TermValue(total, parts, finite)
@@ -140,20 +150,16 @@ class Objective:
         logits: Tensor,
         batch: Mapping[str, Any],
         counts: Counts,
-        progress: float,
         parts: dict[str, Tensor],
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[dict[str, Tensor], Tensor]:
         part = batch["teachers"][term.name]
         found = term.source.signals(part)
         sound = signal_is_finite(found)
         if term.control == "one-hot":
             found = one_hot(found, part["model"]["labels"])
         pair = make_pair(student, found, part, logits)
-        value = student.token_log_prob.new_zeros(())
-        for role, loss, scale in (
-            ("token", term.token, 1.0),
-            ("structure", term.structure, value_at(term.beta, progress) * self.scales.get(term.name, 1.0)),
-        ):
+        means: dict[str, Tensor] = {}
+        for role, loss in (("token", term.token), ("structure", term.structure)):
             if loss is None:
                 continue
             result = loss(pair)
@@ -161,8 +167,18 @@ class Objective:
             parts[f"loss/{term.name}/{role}"] = mean.detach()
             for note, amount in result.notes.items():
                 parts[f"loss/{term.name}/{note}"] = amount / counts[f"{term.name}/{loss.unit}"].clamp_min(1)
-            value = value + scale * mean
-        return value, sound
+            means[role] = mean
+        return means, sound
+
+    def _rebalance(self, norms: Tensor, progress: float) -> None:
+        """Scale each structure loss so that β times its gradient (by the logits) is as long as the yardstick's."""
+        for term, (yardstick, own) in zip(self.terms, self.across(norms).sqrt().tolist()):
+            beta = value_at(term.beta, progress)
+            if yardstick > 0 and own > 0 and beta > 0:
+                wanted = yardstick / (own * beta)
+                before = self.scales.get(term.name)
+                # A slow mean in the logarithm: one odd batch must not throw the scale.
+                self.scales[term.name] = wanted if before is None else before**0.8 * wanted**0.2
 
 
 def make_pair(student: AnswerSignal, teacher: AnswerSignal, part: Mapping[str, Any], logits: Tensor) -> SignalPair:
@@ -187,6 +203,12 @@ def make_pair(student: AnswerSignal, teacher: AnswerSignal, part: Mapping[str, A
         chunks=part["chunks"],
         student_log_prob=log_prob,
     )
+
+
+def _norm(loss: Tensor, logits: Tensor) -> Tensor:
+    """Squared length of the loss's gradient by the student's logits. One backward pass down to them."""
+    (gradient,) = torch.autograd.grad(loss, logits, retain_graph=True)
+    return gradient.float().square().sum()
 
 
 def _select(found: AnswerSignal, rows: Tensor) -> AnswerSignal:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -10,10 +10,11 @@ from gfviz.capture.models import LoadedModel, load_model
 from gfviz.errors import GfvizError
 from gfviz.fusion.align import align, pair_in_order
 from gfviz.fusion.batch import Collator, TeacherPart, TrainingExample
-from gfviz.fusion.config import FusionConfig, ModelConfig, TeacherConfig
+from gfviz.fusion.cache import CachedTeacher, open_cache
+from gfviz.fusion.config import FusionConfig, LoraConfig, ModelConfig, TeacherConfig
 from gfviz.fusion.data import Example
 from gfviz.fusion.objective import Objective, TeacherTerm, chosen_losses, make_structure_loss, make_token_loss
-from gfviz.fusion.teachers import OnlineTeacher, check_width
+from gfviz.fusion.teachers import OnlineTeacher, SignalSource, check_width
 from gfviz.fusion.tokenise import Encoded, ExampleEncoder
 from gfviz.fusion.vocabularies import require_same, require_shared, shared_tokens
 
@@ -34,10 +35,12 @@ class Coverage:
 
 @dataclass
 class Prepared:
-    """What a session trains on; `dropped` examples were longer than allowed."""
+    """What a session trains on; `trained` is the pivot, or the pivot with adapters; `dropped` examples
+    were longer than allowed."""
 
     config: FusionConfig
     pivot: LoadedModel
+    trained: Any
     encoder: ExampleEncoder
     objective: Objective
     collator: Collator
@@ -64,22 +67,25 @@ def prepare(config: FusionConfig, train: Sequence[Example], evaluation: Sequence
         raise GfvizError("data.train: no training examples: name JSONL files with prompt and answer")
     pivot = _load(config.pivot, "pivot", None if config.training.device == "auto" else "cpu")
     encoder = ExampleEncoder(pivot.tokenizer, config.data.chat_template)
+    trained: Any = pivot.model
+    if config.pivot.lora is not None:
+        trained = adapt(pivot.model, config.pivot.lora)
     if config.training.gradient_checkpointing:
         pivot.model.gradient_checkpointing_enable({"use_reentrant": False})
-    teachers = {teacher.name: _load(teacher, f"teachers.{teacher.name}", teacher.device) for teacher in config.teachers}
-    sizes = {"the pivot": logit_width(pivot)} | {f"teacher {n}": logit_width(t) for n, t in teachers.items()}
-    k = check_width(config.loss.k, sizes)
-    encoders = {
-        name: ExampleEncoder(teacher.tokenizer, config.data.chat_template) for name, teacher in teachers.items()
-    }
-    limit = _limit(config, [pivot, *teachers.values()])
+    sides = {teacher.name: _open_teacher(config, teacher, train) for teacher in config.teachers}
+    widths = {"the pivot": logit_width(pivot)} | {f"teacher {name}": side.k_limit for name, side in sides.items()}
+    k = check_width(config.loss.k, widths)
+    encoders = {name: ExampleEncoder(side.tokenizer, config.data.chat_template) for name, side in sides.items()}
+    limit = _limit(config, [pivot.context, *(side.context for side in sides.values())])
     encoded, dropped = _encode(config, train, encoder, encoders, limit)
-    probe_from = evaluation if evaluation else train
+    # A cache knows the training data alone; graphs are then measured over that.
+    cached = any(side.loaded is None for side in sides.values())
+    probe_from = evaluation if evaluation and not cached else train
     probe, _ = _encode(config, probe_from[: config.graph.examples], encoder, encoders, limit, probe=True)
-    terms = [_term(config, teacher, teachers[teacher.name], pivot, encoders, encoder, k) for teacher in config.teachers]
-    objective = Objective(config.loss.lam, terms)
+    terms = [_term(config, teacher, sides[teacher.name], pivot, encoders, encoder, k) for teacher in config.teachers]
+    objective = Objective(config.loss.lam, terms, config.loss.balance == "gradient")
     collator = Collator(
-        pad_id(pivot), {name: pad_id(teacher) for name, teacher in teachers.items()},
+        pad_id(pivot.tokenizer), {name: pad_id(side.tokenizer) for name, side in sides.items()},
         config.training.padding_side, config.training.pad_multiple,
     )  # fmt: skip
     coverage = {teacher.name: _coverage(encoded, teacher) for teacher in config.teachers}
@@ -87,8 +93,9 @@ def prepare(config: FusionConfig, train: Sequence[Example], evaluation: Sequence
         "vocabularies": {"pivot": encoder.vocabulary.identity} | {n: e.vocabulary.identity for n, e in encoders.items()}
     }
     return Prepared(
-        config, pivot, encoder, objective, collator, encoded, probe, list(evaluation), k, dropped, coverage, facts
-    )
+        config, pivot, trained, encoder, objective, collator, encoded, probe, list(evaluation), k, dropped, coverage,
+        facts,
+    )  # fmt: skip
 
 
 def _load(config: ModelConfig, key: str, device: str | None) -> LoadedModel:
@@ -110,14 +117,108 @@ def logit_width(loaded: LoadedModel) -> int:
     return int(loaded.model.get_output_embeddings().weight.shape[0])
 
 
-def pad_id(loaded: LoadedModel) -> int:
+def pad_id(tokenizer: Any) -> int:
     """An id to pad with; attention never sees it."""
-    return int(loaded.tokenizer.pad_token_id if loaded.tokenizer.pad_token_id is not None else 0)
+    return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0)
 
 
-def _limit(config: FusionConfig, models: list[LoadedModel]) -> int:
-    contexts = [loaded.context for loaded in models if loaded.context is not None]
-    context = min(contexts) if contexts else 2**31
+@dataclass(frozen=True)
+class TeacherSide:
+    """A teacher before k is known: a model in memory, or a cache."""
+
+    tokenizer: Any
+    width: int
+    k_limit: int
+    context: int | None
+    loaded: LoadedModel | None
+    cache: CachedTeacher | None
+
+
+def _open_teacher(config: FusionConfig, teacher: TeacherConfig, train: Sequence[Example]) -> TeacherSide:
+    if teacher.cache is None:
+        loaded = load_teacher(teacher)
+        width = logit_width(loaded)
+        return TeacherSide(loaded.tokenizer, width, width, loaded.context, loaded, None)
+    try:
+        cache, tokenizer = open_cache(
+            teacher.name, teacher.cache, train, dtype=config.loss.signal_dtype,
+            temperature=config.loss.temperature, chat_template=config.data.chat_template,
+        )  # fmt: skip
+    except GfvizError as error:
+        raise GfvizError(f"teachers.{teacher.name}.cache: {error}") from error
+    return TeacherSide(tokenizer, cache.meta.width, cache.meta.k, None, None, cache)
+
+
+def teacher_answers(
+    config: FusionConfig, train: Sequence[Example], device: str | None = None
+) -> tuple[list[Example], int]:
+    """The training prompts with a teacher's own greedy answers (sequence-level distillation, arXiv 1606.07947).
+
+    Empty answers are left out; the second value is how many. Raises `GfvizError` where none is left.
+    """
+    from gfviz.fusion.evaluate import generate
+
+    teacher = next(teacher for teacher in config.teachers if teacher.name == config.data.answers_from)
+    loaded = load_teacher(teacher)
+    if device is not None and teacher.device is None:
+        move_model(loaded.model, device)
+    loaded.model.eval()
+    encoder = ExampleEncoder(loaded.tokenizer, config.data.chat_template)
+    written = generate(
+        loaded.model, encoder, [example.prompt for example in train], config.evaluation.batch_size,
+        config.data.max_answer_tokens,
+    )  # fmt: skip
+    kept = [
+        Example(example.prompt, answer, example.target, example.family)
+        for example, answer in zip(train, written)
+        if answer.strip()
+    ]
+    if not kept:
+        raise GfvizError(f"data.answers_from: teacher {teacher.name} answered nothing to any prompt")
+    return kept, len(train) - len(kept)
+
+
+def adapt(model: Any, lora: LoraConfig) -> Any:
+    """The model with trainable low-rank adapters, all else frozen. Raises `GfvizError` where peft is not installed."""
+    try:
+        import peft
+    except ImportError as error:
+        raise GfvizError("pivot.lora: needs peft: pip install 'gfviz[lora]'") from error
+    return peft.get_peft_model(
+        model,
+        peft.LoraConfig(
+            r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.targets,
+            task_type="CAUSAL_LM",
+        ),
+    )  # fmt: skip
+
+
+def load_teacher(teacher: TeacherConfig) -> LoadedModel:
+    """A teacher's model, as its configuration asks: on the CPU, on a device, sharded over all, or quantised."""
+    if teacher.quantization == "none" and teacher.device != "auto":
+        return _load(teacher, f"teachers.{teacher.name}", teacher.device)
+    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+    options: dict[str, Any] = {"device_map": teacher.device or "auto", "use_safetensors": True}
+    if teacher.quantization != "none":
+        eight = teacher.quantization == "8bit"
+        options["quantization_config"] = BitsAndBytesConfig(load_in_8bit=eight, load_in_4bit=not eight)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            teacher.model, dtype=teacher.dtype, trust_remote_code=teacher.trust_remote_code, **options
+        )
+        tokenizer = AutoTokenizer.from_pretrained(teacher.model, trust_remote_code=teacher.trust_remote_code)
+    except Exception as error:
+        text = " ".join(str(error).split())[:200]
+        raise GfvizError(
+            f"teachers.{teacher.name}.quantization/device: cannot load {teacher.model} so ({text})"
+        ) from error
+    return LoadedModel(model, tokenizer, teacher.model)
+
+
+def _limit(config: FusionConfig, contexts: list[int | None]) -> int:
+    known = [context for context in contexts if context is not None]
+    context = min(known) if known else 2**31
     if config.data.max_length is not None and config.data.max_length > context:
         raise GfvizError(
             f"data.max_length: {config.data.max_length} exceeds the shortest context of the models ({context})"
@@ -134,13 +235,13 @@ def _encode(
     probe: bool = False,
 ) -> tuple[list[TrainingExample], int]:
     """Encode for every model; drop what is too long for any of them. Returns the examples and how many were dropped."""
-    kept: list[tuple[Example, Encoded, dict[str, Encoded]]] = []
-    for example in examples:
+    kept: list[tuple[int, Encoded, dict[str, Encoded]]] = []
+    for place, example in enumerate(examples):
         ours = encoder.encode(example)
         routed = [t.name for t in config.teachers if t.domains is None or example.family in t.domains]
         theirs = {name: encoders[name].encode(example) for name in routed}
         if max(len(item.ids) for item in (ours, *theirs.values())) <= limit:
-            kept.append((example, ours, theirs))
+            kept.append((place, ours, theirs))
     dropped = len(examples) - len(kept)
     if not probe and (not kept or (dropped and config.data.too_long == "refuse")):
         raise GfvizError(
@@ -157,7 +258,7 @@ def _encode(
         for row, source in zip(holders, sources):
             signal_of = kept[source][2][teacher.name]
             pairs = pair_in_order(kept[row][1], signal_of) if shuffled else align(kept[row][1], signal_of)
-            parts[row][teacher.name] = TeacherPart(signal_of, pairs, source)
+            parts[row][teacher.name] = TeacherPart(signal_of, pairs, kept[source][0])
     return [TrainingExample(ours, part) for (_, ours, _), part in zip(kept, parts)], dropped
 
 
@@ -184,7 +285,7 @@ def _coverage(examples: list[TrainingExample], teacher: TeacherConfig) -> Covera
 def _term(
     config: FusionConfig,
     teacher: TeacherConfig,
-    loaded: LoadedModel,
+    side: TeacherSide,
     pivot: LoadedModel,
     encoders: dict[str, ExampleEncoder],
     encoder: ExampleEncoder,
@@ -194,15 +295,20 @@ def _term(
     other = encoders[teacher.name]
     maps = None
     if structure == "anchored":
-        sizes = (logit_width(pivot), logit_width(loaded))
+        sizes = (logit_width(pivot), side.width)
         ends = (encoder.tokenizer.eos_token_id, other.tokenizer.eos_token_id)
         first, second, count = shared_tokens(encoder.vocabulary, other.vocabulary, sizes, ends)
         require_shared(count, teacher.name)
         maps = (first, second)
     if token == "kl":
         require_same(encoder.vocabulary, other.vocabulary, teacher.name)
+    source: SignalSource
+    if side.loaded is not None:
+        source = OnlineTeacher(teacher.name, side.loaded.model, k, config.loss.temperature, config.loss.signal_dtype)
+    else:
+        source = cast(SignalSource, side.cache)
     return TeacherTerm(
-        OnlineTeacher(teacher.name, loaded.model, k, config.loss.temperature),
+        source,
         config.teacher_weights()[teacher.name],
         make_token_loss(token, config),
         make_structure_loss(structure, config.loss.normalize, maps),

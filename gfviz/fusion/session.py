@@ -36,10 +36,25 @@ def fuse(
     """
     checked = read_config(config, overrides)
     examples = (_examples(train, checked.data.train), _examples(evaluation, checked.data.evaluation))
-    prepared = prepare(checked, *examples)
+    learned = examples[0]
+    if checked.data.answers_from is not None:
+        learned = _answers(checked, learned)
+    prepared = prepare(checked, learned, examples[1]) if checked.mode == "unified" else None
     run = create_run(checked, train, evaluation)
+    if checked.data.answers_from is not None:
+        write_examples(run.path / ANSWERS, learned)
     execute(run, on_event, prepared=prepared)
     return run
+
+
+ANSWERS = Path("data") / "answers.jsonl"
+
+
+def _answers(config: FusionConfig, train: list[Example]) -> list[Example]:
+    from gfviz.capture.models import pick_device
+    from gfviz.fusion.prepare import teacher_answers
+
+    return teacher_answers(config, train, "cpu" if config.training.device == "cpu" else pick_device())[0]
 
 
 def read_config(config: str | Path | Mapping[str, Any] | FusionConfig, overrides: Sequence[str] = ()) -> FusionConfig:
@@ -79,8 +94,19 @@ def execute(run: RunDirectory, on_event: EventHook = silent, prepared: Prepared 
     writer = run.writer(config.store.on_failure) if main else None
     try:
         with _stop_signals() as stopping:
+            if config.mode == "pairwise":
+                from gfviz.fusion.pairwise import fuse_pairwise
+
+                ended = fuse_pairwise(run, config, writer, on_event)
+                writer_ends(writer, ended)
+                return
             if prepared is None:
-                prepared = prepare(config, *run_examples(run, config))
+                train, evaluation = run_examples(run, config)
+                if config.data.answers_from is not None and not (run.path / ANSWERS).is_file():
+                    train = _answers(config, train)
+                    if main:
+                        write_examples(run.path / ANSWERS, train)
+                prepared = prepare(config, train, evaluation)
             stopped_at = _Session(run, config, prepared, writer, on_event, stopping).work()
     except BaseException as error:
         if writer is not None:
@@ -88,11 +114,13 @@ def execute(run: RunDirectory, on_event: EventHook = silent, prepared: Prepared 
             text = "interrupted" if interrupted else f"{_kind(error)}{' '.join(str(error).split())[:400]}"
             writer.finish("stopped" if interrupted else "failed", text)
         raise
+    writer_ends(writer, None if stopped_at is None else f"asked to stop; checkpoint at step {stopped_at}")
+
+
+def writer_ends(writer: RunWriter | None, stopped: str | None) -> None:
+    """Mark the run as finished, or as stopped for the reason given."""
     if writer is not None:
-        if stopped_at is None:
-            writer.finish("finished")
-        else:
-            writer.finish("stopped", f"asked to stop; checkpoint at step {stopped_at}")
+        writer.finish("finished" if stopped is None else "stopped", stopped or "")
 
 
 def run_examples(run: RunDirectory, config: FusionConfig) -> tuple[list[Example], list[Example]]:
@@ -100,6 +128,8 @@ def run_examples(run: RunDirectory, config: FusionConfig) -> tuple[list[Example]
     found = []
     for name, files in (("train", config.data.train), ("evaluation", config.data.evaluation)):
         kept = run.path / "data" / f"{name}.jsonl"
+        if name == "train" and (run.path / ANSWERS).is_file():
+            kept = run.path / ANSWERS
         found.append(read_examples([kept]) if kept.is_file() and kept.stat().st_size else _examples(None, files))
     return found[0], found[1]
 
@@ -160,7 +190,7 @@ class _Session:
         prepared, config = self.prepared, self.config
         callback = RunCallback(config, self.writer, self.hook, self._evaluate, self._measure, self._stopping)
         self.trainer = FusionTrainer(
-            prepared.pivot.model,
+            prepared.trained,
             training_arguments(config, self.run),
             prepared.objective,
             prepared.train,
@@ -169,11 +199,13 @@ class _Session:
             config.loss.temperature,
             callbacks=[callback],
             keep_checkpoints=config.training.keep_checkpoints,
+            balance_every=config.loss.balance_every,
         )
         callback.attach(self.trainer)
         # After the trainer: its accelerator decides the device, and must not take the teachers for trained models.
-        for teacher, settings in zip(prepared.online, config.teachers):
-            if settings.device is None:
+        placed = {teacher.name for teacher in config.teachers if teacher.device or teacher.quantization != "none"}
+        for teacher in prepared.online:
+            if teacher.name not in placed:
                 move_model(teacher.model, self.trainer.args.device)
         if self.writer is not None:
             prune_checkpoints(self.run.checkpoints_path, config.training.keep_checkpoints)
@@ -301,7 +333,9 @@ class _Session:
     def _save(self) -> None:
         if self.writer is None:
             return
-        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        model: Any = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        if self.config.pivot.lora is not None:
+            model = model.merge_and_unload()
         card = model_card(self.config, self.run.id, self.facts, self.reports.get("start"), self.reports.get("end"))
         save_model(model, self.prepared.pivot.tokenizer, self.run.model_path, card)
 

@@ -1,7 +1,7 @@
 """Where teacher signals come from, and the controls that take the teacher out of them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gfviz.errors import GfvizError
 from gfviz.fusion.losses.base import AnswerSignal
+from gfviz.fusion.rows import SignalDtype, SignalRow, from_rows, to_rows
 from gfviz.signals import TopKLogits
 
 if TYPE_CHECKING:
@@ -58,27 +59,76 @@ def token_log_prob(logits: Tensor, signal: TopKLogits, labels: Tensor) -> Tensor
     return torch.where(signal.mask, chosen - signal.logsumexp, signal.logsumexp.new_zeros(()))
 
 
-@dataclass
+MEMORY_BYTES = 512 * 1024 * 1024
+
+
 class OnlineTeacher:
-    """A frozen model beside the pivot: evaluation mode, no gradients, the same signal as the cache would give."""
+    """A frozen model beside the pivot: evaluation mode, no gradients, its signal through the codec of `rows`.
 
-    name: str
-    model: "PreTrainedModel"
-    k: int
-    temperature: float = 1.0
+    On a CPU each example runs alone and unpadded: its signal then depends on nothing else in the batch, equals the
+    cache's to the last digit, and is remembered (up to `MEMORY_BYTES`), so that later epochs cost no forward pass. On a
+    GPU batches run together and equal the cache's to the rounding of the device.
+    """
 
-    def __post_init__(self) -> None:
-        self.model.eval()
-        self.model.requires_grad_(False)
-        self._accepts = forward_arguments(self.model)
+    def __init__(
+        self, name: str, model: "PreTrainedModel", k: int, temperature: float = 1.0, dtype: SignalDtype = "float16"
+    ) -> None:
+        self.name = name
+        self.model = model
+        self.k = k
+        self.temperature = temperature
+        self.dtype: SignalDtype = dtype
+        model.eval()
+        model.requires_grad_(False)
+        self._accepts = forward_arguments(model)
+        self._width = int(model.get_output_embeddings().weight.shape[0])
+        self._memory: dict[tuple[int, ...], SignalRow] = {}
+        self._used = 0
+
+    def signals(self, part: Mapping[str, Any]) -> AnswerSignal:
+        """The signal of a teacher's part of a batch."""
+        if self.model.device.type != "cpu":
+            return from_rows(self._run(part["model"]), part, self._width)
+        rows = []
+        for number in range(len(part["rows"])):
+            alone = _unpadded({key: value[number] for key, value in part["model"].items()})
+            # The key is what the model reads and what is asked of it, so that it serves any data set.
+            key = (int(alone["mask"].sum()), *alone["input_ids"][0].tolist())
+            row = self._memory.get(key)
+            if row is None:
+                row = self._run(alone)[0]
+                if self._used + row.bytes <= MEMORY_BYTES:
+                    self._memory[key] = row
+                    self._used += row.bytes
+            rows.append(row)
+        return from_rows(rows, part, self._width)
 
     @torch.no_grad()
-    def signals(self, part: Mapping[str, Any]) -> AnswerSignal:
-        """Run the model over the padded examples and keep top-k and logsumexp."""
-        home = part["aligned"].device
-        inputs = {key: value.to(self.model.device) for key, value in part["model"].items()}
-        found = answer_signal(window_logits(self.model, inputs, self._accepts), inputs, self.k, self.temperature)
-        return AnswerSignal(found.signal.to(home), found.token_log_prob.to(home))
+    def _run(self, inputs: Mapping[str, Tensor]) -> list[SignalRow]:
+        inputs = {key: value.to(self.model.device) for key, value in inputs.items()}
+        logits = window_logits(self.model, inputs, self._accepts)
+        return to_rows(answer_signal(logits, inputs, self.k, self.temperature), self.dtype)
+
+    def rows_of(self, inputs: Mapping[str, Tensor]) -> list[SignalRow]:
+        """Compressed signals of a padded batch (see `pad_model`), one example at a time on a CPU."""
+        if self.model.device.type != "cpu":
+            return self._run(inputs)
+        count = len(inputs["input_ids"])
+        return [self._run(_unpadded({k: v[n] for k, v in inputs.items()}))[0] for n in range(count)]
+
+
+def _unpadded(row: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """One padded row as a batch of one without its padding; the window is cut to the answer."""
+    seen = torch.nonzero(row["attention_mask"]).flatten()
+    first, last = int(seen[0]), int(seen[-1]) + 1
+    cut = row["input_ids"].shape[0] - last
+    answer = torch.nonzero(row["mask"]).flatten()
+    window = row["mask"].shape[0]
+    # Window coordinates count from the row's end, of which `cut` indices go.
+    start, end = int(answer[0]), window - cut
+    found = {key: row[key][first:last] for key in ("input_ids", "attention_mask", "position_ids")}
+    found |= {key: row[key][start:end] for key in ("mask", "labels")}
+    return {key: value.unsqueeze(0) for key, value in found.items()}
 
 
 def one_hot(found: AnswerSignal, labels: Tensor) -> AnswerSignal:

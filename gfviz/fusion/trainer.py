@@ -80,6 +80,7 @@ class FusionTrainer(Trainer):
         temperature: float = 1.0,
         callbacks: list[Any] | None = None,
         keep_checkpoints: int = 2,
+        balance_every: int = 20,
     ) -> None:
         super().__init__(
             model=model, args=arguments, data_collator=collator, train_dataset=examples, callbacks=callbacks
@@ -90,6 +91,8 @@ class FusionTrainer(Trainer):
         self.k = k
         self.temperature = temperature
         self.keep_checkpoints = keep_checkpoints
+        self.balance_every = balance_every
+        objective.across = self.across_processes
         self.meter = StepMeter()
         self.fusion_state: dict[str, Any] = {"bad_steps": 0}
         self.before_seal: Callable[[], None] = lambda: None
@@ -124,10 +127,15 @@ class FusionTrainer(Trainer):
         plain = signal.token_log_prob
         if self.temperature != 1.0:
             plain = plain_token_log_prob(logits, student["mask"], student["labels"])
-        value = self.objective(signal, plain, scaled, inputs, counts, progress)
+        value = self.objective(signal, plain, scaled, inputs, counts, progress, self._balancing_now())
         self.meter.add(value.parts, value.finite, int(student["attention_mask"].numel()))
         loss = value.total * self.args.world_size
         return (loss, {}) if return_outputs else loss
+
+    def _balancing_now(self) -> bool:
+        # At the first forward pass of every so many steps: all processes agree about that.
+        due = self.state.global_step % self.balance_every == 0
+        return self.objective.balance and not self.meter.finite and due
 
     def probe_signal(self, student: Mapping[str, Tensor]) -> AnswerSignal:
         """The student's signal at temperature 1 over a padded batch, in evaluation mode; no dropout is drawn."""

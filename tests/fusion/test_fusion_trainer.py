@@ -187,7 +187,7 @@ def test_detached_stop_and_resume(zoo, tmp_path: Path) -> None:
     config = settings(zoo, tmp_path, training={"steps": 100000}, data={"train": [str(tmp_path / "train.jsonl")]})
     run = launch_detached(config)
     wait(lambda: run.status().step >= 4)
-    with pytest.raises(GfvizError, match="being written|stop it first"):
+    with pytest.raises(GfvizError, match=r"being written|stop it first"):
         execute(run)
     with pytest.raises(GfvizError, match="stop it first"):
         launch_resume(run)

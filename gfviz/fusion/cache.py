@@ -1,0 +1,290 @@
+"""Offline teacher signals: written once, shard by shard, resumable; read in place of the model, verified.
+
+    FOLDER/cache.json  shard-00000.safetensors …  tokenizer/
+
+A shard holds `log_probs` [N, k], `ids` [N, k], `token_log_prob` [N] of its examples' answer tokens one after another,
+their `boundaries` [N] (bytes of the answer before each token) and `offsets` [S+1].
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gfviz.errors import GfvizError
+from gfviz.files import atomic_path, atomic_write_text
+from gfviz.fusion.batch import pad_model
+from gfviz.fusion.data import Example, examples_hash
+from gfviz.fusion.losses.base import AnswerSignal
+from gfviz.fusion.rows import DTYPES, SignalDtype, SignalRow, from_rows
+from gfviz.fusion.tokenise import Encoded, ExampleEncoder
+
+CACHE_VERSION = 1
+_MAX_META = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class CacheMeta:
+    """What a cache was made from and how. Two caches are interchangeable iff these are equal."""
+
+    version: int
+    model: str
+    model_hash: str
+    tokenizer_hash: str
+    template_hash: str
+    data_hash: str
+    examples: int
+    k: int
+    width: int
+    dtype: SignalDtype
+    temperature: float
+    shard_examples: int
+
+    @property
+    def shards(self) -> int:
+        """How many shard files the whole cache has."""
+        return math.ceil(self.examples / self.shard_examples)
+
+
+@dataclass(frozen=True)
+class CacheReport:
+    """A finished capture: tokens and bytes on disk, and how many shards were there already."""
+
+    folder: Path
+    examples: int
+    tokens: int
+    bytes: int
+    reused_shards: int
+
+    @property
+    def bytes_per_token(self) -> float:
+        """Bytes of the shards per answer token."""
+        return self.bytes / max(self.tokens, 1)
+
+
+def build_cache(
+    model: Any,
+    examples: Sequence[Example],
+    folder: str | Path,
+    *,
+    k: int | None = None,
+    dtype: SignalDtype = "float16",
+    temperature: float = 1.0,
+    chat_template: bool = False,
+    batch_size: int = 16,
+    shard_examples: int = 256,
+    device: str | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> CacheReport:
+    """Capture a teacher's signals over `examples` into `folder`; an interrupted capture goes on where it stopped.
+
+    `model` is a folder, a hub id or a `LoadedModel`. Raises `GfvizError` where the folder holds a cache of something
+    else (both hashes are named), for k above the vocabulary, or a teacher that returns NaN.
+    """
+    from gfviz.capture.models import LoadedModel, load_model
+    from gfviz.fusion.saving import model_hash
+    from gfviz.fusion.teachers import OnlineTeacher, check_width
+
+    if not examples:
+        raise GfvizError("there is no example to cache")
+    loaded = model if isinstance(model, LoadedModel) else load_model(model, device)
+    folder = Path(folder)
+    encoder = ExampleEncoder(loaded.tokenizer, chat_template)
+    width = int(loaded.model.get_output_embeddings().weight.shape[0])
+    meta = CacheMeta(
+        CACHE_VERSION, str(loaded.name if isinstance(model, LoadedModel) else model),
+        model_hash(str(loaded.model.name_or_path)), encoder.vocabulary.identity,
+        template_hash(loaded.tokenizer, chat_template), examples_hash(examples), len(examples),
+        check_width(k, {"the teacher": width}), width, dtype, temperature, shard_examples,
+    )  # fmt: skip
+    _claim(folder, meta)
+    loaded.tokenizer.save_pretrained(folder / "tokenizer")
+    teacher = OnlineTeacher(loaded.name, loaded.model, meta.k, temperature, dtype)
+    tokens = size = reused = 0
+    for number in range(meta.shards):
+        path = shard_path(folder, number)
+        chosen = examples[number * shard_examples : (number + 1) * shard_examples]
+        if path.is_file() and _shard_is_whole(path, meta, number):
+            reused += 1
+        else:
+            _write_shard(path, teacher, [encoder.encode(example) for example in chosen], meta, batch_size)
+        with safe_open(path, framework="pt") as shard:
+            tokens += int(shard.get_slice("token_log_prob").get_shape()[0])
+        size += path.stat().st_size
+        if on_progress is not None:
+            on_progress(min(len(examples), (number + 1) * shard_examples), len(examples))
+    return CacheReport(folder, len(examples), tokens, size, reused)
+
+
+def template_hash(tokenizer: Any, chat_template: bool) -> str:
+    """SHA-256 of the chat template where it is used, else of nothing."""
+    return hashlib.sha256((str(tokenizer.chat_template) if chat_template else "").encode()).hexdigest()
+
+
+def shard_path(folder: Path, number: int) -> Path:
+    """File of one shard."""
+    return folder / f"shard-{number:05d}.safetensors"
+
+
+def read_meta(folder: str | Path) -> CacheMeta:
+    """What `cache.json` says. Raises `GfvizError` where it is missing, broken or of another version."""
+    path = Path(folder) / "cache.json"
+    try:
+        if path.stat().st_size > _MAX_META:
+            raise GfvizError(f"{path} is larger than 1 MB: that is no cache of gfviz")
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if data.get("version") != CACHE_VERSION:
+            raise GfvizError(
+                f"{path} has version {data.get('version')!r}, this gfviz reads {CACHE_VERSION}: capture anew"
+            )
+        meta = CacheMeta(**{name: data[name] for name in CacheMeta.__dataclass_fields__})
+        numbers = (meta.examples, meta.k, meta.width, meta.shard_examples)
+        if meta.dtype not in DTYPES or not all(isinstance(n, int) and n > 0 for n in numbers):
+            raise GfvizError(f"{path}: its numbers cannot be right: capture anew")
+    except GfvizError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise GfvizError(
+            f"no teacher cache at {folder} ({type(error).__name__}): make one with `gfviz cache`"
+        ) from error
+    return meta
+
+
+def _claim(folder: Path, meta: CacheMeta) -> None:
+    if not (folder / "cache.json").exists():
+        atomic_write_text(folder / "cache.json", json.dumps(asdict(meta), indent=1) + "\n")
+        return
+    _require_equal(read_meta(folder), meta, folder, tuple(CacheMeta.__dataclass_fields__))
+
+
+def _require_equal(found: CacheMeta, wanted: CacheMeta, folder: Path, names: Sequence[str]) -> None:
+    for name in names:
+        if name != "model" and getattr(found, name) != getattr(wanted, name):
+            raise GfvizError(
+                f"the cache {folder} does not fit: its {name} is {getattr(found, name)}, needed is "
+                f"{getattr(wanted, name)}: capture into another folder"
+            )
+
+
+def _write_shard(path: Path, teacher: Any, encoded: list[Encoded], meta: CacheMeta, batch_size: int) -> None:
+    rows: list[SignalRow] = []
+    for start in range(0, len(encoded), batch_size):
+        rows += teacher.rows_of(pad_model(encoded[start : start + batch_size], 0, "left"))
+    if any(torch.isnan(row.log_probs).any() or torch.isnan(row.token_log_prob).any() for row in rows):
+        raise GfvizError(f"the teacher {meta.model} returned NaN: check its weights and dtype")
+    lengths = torch.tensor([0, *(len(row.token_log_prob) for row in rows)])
+    tensors = {
+        "log_probs": torch.cat([row.log_probs for row in rows]),
+        "ids": torch.cat([row.ids for row in rows]),
+        "token_log_prob": torch.cat([row.token_log_prob for row in rows]),
+        "boundaries": torch.cat([torch.from_numpy(item.boundaries).to(torch.int32) for item in encoded]),
+        "offsets": lengths.cumsum(0),
+    }
+    with atomic_path(path) as scratch:
+        save_file(tensors, scratch, {"data_hash": meta.data_hash, "version": str(CACHE_VERSION)})
+
+
+def _shard_is_whole(path: Path, meta: CacheMeta, number: int) -> bool:
+    try:
+        read_shard(path, meta, number)
+    except GfvizError:
+        return False
+    return True
+
+
+def read_shard(path: Path, meta: CacheMeta, number: int) -> dict[str, Tensor]:
+    """The checked tensors of one shard. Raises `GfvizError` for a missing, cut, foreign or impossible one."""
+    count = min(meta.shard_examples, meta.examples - number * meta.shard_examples)
+    try:
+        with safe_open(path, framework="pt") as shard:
+            if (shard.metadata() or {}).get("data_hash") != meta.data_hash:
+                raise GfvizError(f"{path} belongs to another cache: capture again")
+            found = {name: shard.get_tensor(name) for name in ("log_probs", "ids", "token_log_prob", "offsets")}
+    except (SafetensorError, OSError) as error:
+        raise GfvizError(f"{path} is missing or damaged ({type(error).__name__}): run `gfviz cache` again") from error
+    offsets, total = found["offsets"], len(found["token_log_prob"])
+    sound = (
+        found["log_probs"].shape == found["ids"].shape == (total, meta.k)
+        and found["log_probs"].dtype == DTYPES[meta.dtype]
+        and found["ids"].dtype == torch.int32
+        and found["token_log_prob"].dtype == torch.float32
+        and offsets.shape == (count + 1,)
+        and offsets.dtype == torch.int64
+        and int(offsets[0]) == 0
+        and int(offsets[-1]) == total
+        and bool((offsets.diff() > 0).all())
+        and bool((found["ids"] >= 0).all())
+        and bool((found["ids"] < meta.width).all())
+        and not bool(torch.isnan(found["log_probs"]).any())
+        and bool((found["log_probs"] <= 1e-2).all())
+        and not bool(torch.isnan(found["token_log_prob"]).any())
+    )
+    if not sound:
+        raise GfvizError(f"{path} holds impossible values: run `gfviz cache` again after removing it")
+    return found
+
+
+class CachedTeacher:
+    """A teacher read from an offline cache; the same signal, to the last digit on a CPU, as its model online."""
+
+    def __init__(self, name: str, folder: str | Path, meta: CacheMeta) -> None:
+        self.name = name
+        self.folder = Path(folder)
+        self.meta = meta
+        self._shards: dict[int, dict[str, Tensor]] = {}
+
+    def signals(self, part: Mapping[str, Any]) -> AnswerSignal:
+        """The signal of a teacher's part of a batch. Raises `GfvizError` for a damaged shard."""
+        return from_rows([self.row(int(index)) for index in part["index"]], part, self.meta.width)
+
+    def row(self, index: int) -> SignalRow:
+        """The signal of one example of the cached data."""
+        number, place = divmod(index, self.meta.shard_examples)
+        if number not in self._shards:
+            self._shards[number] = read_shard(shard_path(self.folder, number), self.meta, number)
+        shard = self._shards[number]
+        start, stop = int(shard["offsets"][place]), int(shard["offsets"][place + 1])
+        return SignalRow(*(shard[name][start:stop] for name in ("log_probs", "ids", "token_log_prob")))
+
+
+def open_cache(
+    name: str,
+    folder: str | Path,
+    examples: Sequence[Example],
+    *,
+    dtype: SignalDtype,
+    temperature: float,
+    chat_template: bool,
+) -> tuple[CachedTeacher, Any]:
+    """A cached teacher and its tokenizer, checked against the data and settings of a run.
+
+    Raises `GfvizError` naming both values where the cache was made from other data, with another chat template,
+    precision or temperature, or where its own tokenizer has changed.
+    """
+    from transformers import AutoTokenizer
+
+    folder = Path(folder)
+    meta = read_meta(folder)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", trust_remote_code=False)
+    except Exception as error:
+        raise GfvizError(f"the cache {folder} lacks its tokenizer: run `gfviz cache` again") from error
+    encoder = ExampleEncoder(tokenizer, chat_template)
+    wanted = CacheMeta(**{
+        **asdict(meta), "tokenizer_hash": encoder.vocabulary.identity, "data_hash": examples_hash(examples),
+        "template_hash": template_hash(tokenizer, chat_template), "dtype": dtype, "temperature": temperature,
+    })  # fmt: skip
+    checked = ("tokenizer_hash", "template_hash", "data_hash", "dtype", "temperature")
+    _require_equal(meta, wanted, folder, checked)
+    missing = [number for number in range(meta.shards) if not shard_path(folder, number).is_file()]
+    if missing:
+        raise GfvizError(f"the cache {folder} lacks {len(missing)} of {meta.shards} shards: run `gfviz cache` again")
+    return CachedTeacher(name, folder, meta), tokenizer
