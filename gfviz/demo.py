@@ -74,6 +74,8 @@ def _capture_all(models: Path, folder: Path) -> dict[str, tuple[CoactivationGrap
 
 def _compare(pairs: dict[str, tuple[CoactivationGraph, CoactivationGraph]]) -> None:
     """The paper's closed form, POT's local optimum, and the interval that holds the distance, each with its time."""
+    import ot  # noqa: F401  its import takes seconds, which are no method's time
+
     import gfviz as gv
 
     columns = ("pair", "method", "GW_2", "time", "what it is")

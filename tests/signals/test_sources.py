@@ -89,12 +89,8 @@ def test_tokens_of_the_same_bytes_are_one_node_and_bytes_win_over_text(tmp_path)
 
 
 @pytest.mark.parametrize("line", [
-    forms = [
-        {"choices": [{"logprobs": {"content": content}}]},
-        {"choices": [{"logprobs": legacy}]},
-        {"content": content},
-        content,
-    ]
+    "{", "[1, 2]", '{"choices": [{"logprobs": null}]}',
+    '{"content": [{"top_logprobs": [{"token": "a", "logprob": 3}]}]}',
     '{"content": [{"top_logprobs": [{"token": "a", "logprob": "NaN"}]}]}', "17", '{"content": 3}', "[" * 100_000,
     '{"content": [{"top_logprobs": [{"token": "a", "bytes": [300], "logprob": -1}]}]}',
 ])  # fmt: skip
