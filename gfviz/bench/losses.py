@@ -1,0 +1,219 @@
+"""The one pass over the logits and the losses on top of it, beside torch's separate calls and TRL's ULDLoss."""
+
+from __future__ import annotations
+
+import gc
+import os
+import statistics
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import torch
+from torch import Tensor
+
+from gfviz.bench.measure import Row, copy_bandwidth, make_row, nbytes, peak_bytes, ratio, times, wait
+from gfviz.fusion.losses import AnswerSignal, DenseGLD, SignalPair, UniversalLogitDistillation
+from gfviz.fusion.losses.structure import entries_bound
+from gfviz.kernels import head_topk_logsumexp, topk_logsumexp, topk_logsumexp_reference
+from gfviz.kernels.topk_logsumexp import Implementation, choose_kernel
+from gfviz.signals import TopKLogits
+
+K = 64
+_CPU_SWEEP = ((64, 151_936), (256, 32_000), (256, 151_936), (512, 32_000), (512, 151_936))
+_GPU_SWEEP = ((512, 151_936), (1024, 151_936), (2048, 151_936), (4096, 151_936), (4096, 32_000))
+
+
+def run(device: torch.device, size: str) -> list[Row]:
+    """Kernel rows at the largest shape, then ULD + GLD forward and backward over T and V, time and peak memory."""
+    gpu = device.type == "cuda"
+    sweep = ((8, 700),) if size == "tiny" else _GPU_SWEEP if gpu else _CPU_SWEEP
+    rounds = 1 if size == "tiny" else 7
+    bandwidth = copy_bandwidth(device, 1 << 12 if size == "tiny" else 1 << 28)
+    positions, vocabulary = max(sweep)
+    rows = [make_row(f"losses · copy bandwidth, {device.type}", bandwidth / 1e9, "GB/s")]
+    for dtype in (torch.float32, torch.bfloat16):
+        rows += _kernel(positions, vocabulary, dtype, device, rounds, bandwidth)
+    rows += _head(positions, vocabulary, 64 if size == "tiny" else 1024, device, min(rounds, 3))
+    dtype = torch.bfloat16 if gpu else torch.float32
+    for shape in sweep:
+        rows += _losses(*shape, dtype, device, min(rounds, 3), bandwidth, shape == max(sweep))
+    return rows
+
+
+def _kernel(
+    positions: int, vocabulary: int, dtype: torch.dtype, device: torch.device, rounds: int, bandwidth: float
+) -> list[Row]:
+    logits = torch.randn(positions, vocabulary, device=device).mul_(4).to(dtype).requires_grad_()
+    flat, k = logits.detach(), min(K, vocabulary)
+    copied = torch.empty_like(flat)
+    impls: list[Implementation] = ["auto", "torch"]
+    outputs = {impl: topk_logsumexp(logits, k, impl) for impl in impls}
+
+    def backward(impl: Implementation) -> Callable[[], object]:
+        values, _, total = outputs[impl]
+        return lambda: torch.autograd.grad(values.sum() + total.sum(), logits, retain_graph=True)
+
+    work: dict[str, Callable[[], object]] = {"read": lambda: flat.amax(1), "copy": lambda: copied.copy_(flat)}
+    work["separate"] = lambda: topk_logsumexp_reference(flat, k)
+    for impl in impls:
+        work[f"{impl} forward"] = lambda impl=impl: topk_logsumexp(flat, k, impl)  # type: ignore[misc]
+        work[f"{impl} backward"] = backward(impl)
+    seconds = times(work, device, rounds)
+    middle = {name: 1000 * statistics.median(values) for name, values in seconds.items()}
+    floors = {"forward": 1000 * nbytes(flat) / bandwidth, "backward": 2000 * nbytes(flat) / bandwidth}
+    kind = str(dtype).removeprefix("torch.")
+    shape = f"T = {positions}, V = {vocabulary}, k = {k}, {kind}, {device.type}"
+    bound = 3.0 if device.type == "cpu" else 1.5
+    tested = dtype == (torch.float32 if device.type == "cpu" else torch.bfloat16)
+    rows = [
+        make_row(f"losses · one read (amax), {shape}", middle["read"], "ms", floor=floors["forward"]),
+        make_row(
+            f"losses · torch.topk and logsumexp apart, {shape} (ratio: to one read)",
+            middle["separate"],
+            "ms",
+            floor=floors["forward"],
+            ratio=ratio(seconds["separate"], seconds["read"]),
+        ),
+    ]
+    for impl in impls:
+        ran = choose_kernel(flat, k, impl).__name__.rsplit(".", 1)[1]  # type: ignore[attr-defined]
+        for way, under in (("forward", "read"), ("backward", "copy")):
+            rows.append(
+                make_row(
+                    f"losses · top-k + logsumexp {way}, {impl} ({ran}), {shape} (ratio: to one {under})",
+                    middle[f"{impl} {way}"],
+                    "ms",
+                    floor=floors[way],
+                    peer=middle["separate"] if way == "forward" else None,
+                    ratio=ratio(seconds[f"{impl} {way}"], seconds[under]),
+                    target=f"<= {bound:g}" if impl == "auto" and way == "forward" and tested else None,
+                )
+            )
+    return rows
+
+
+def _head(positions: int, vocabulary: int, width: int, device: torch.device, rounds: int) -> list[Row]:
+    hidden = torch.randn(positions, width, device=device)
+    weight = torch.randn(vocabulary, width, device=device) / width**0.5
+    k = min(K, vocabulary)
+    work: dict[str, Callable[[], object]] = {
+        "product": lambda: hidden @ weight.T,
+        "dense": lambda: topk_logsumexp(hidden @ weight.T, k),
+        "fused": lambda: head_topk_logsumexp(hidden, weight, k),
+    }
+    seconds = times(work, device, rounds)
+    peaks = {name: peak_bytes(work[name], device) for name in ("dense", "fused")}
+    shape = f"T = {positions}, V = {vocabulary}, H = {width}, {device.type}"
+    middle = {name: 1000 * statistics.median(values) for name, values in seconds.items()}
+    return [
+        make_row(
+            f"losses · head fused with top-k + logsumexp, {shape} (floor: the product alone; ratio: to it)",
+            middle["fused"],
+            "ms",
+            floor=middle["product"],
+            peer=middle["dense"],
+            ratio=ratio(seconds["fused"], seconds["product"]),
+        ),
+        _memory_row(
+            f"losses · fused head, peak memory, {shape} (peer: logits kept; ratio: peer / ours)",
+            peaks["fused"],
+            peaks["dense"],
+        ),
+    ]
+
+
+def _losses(
+    positions: int,
+    vocabulary: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    rounds: int,
+    bandwidth: float,
+    largest: bool,
+) -> list[Row]:
+    student = torch.randn(1, positions, vocabulary, device=device).mul_(3).to(dtype).requires_grad_()
+    teacher = torch.randn(1, positions, vocabulary, device=device).mul_(3).to(dtype)
+    ours = _ours(student, teacher)
+    theirs = _trl(student, teacher)
+    seconds = times({"ours": ours}, device, rounds)["ours"]
+    memory = peak_bytes(ours, device)
+    # Once: at the largest shape the peer's sorts take a minute, against which its first call's start is nothing.
+    slow = None if theirs is None else times({"TRL": theirs}, device, 1 if device.type == "cpu" else rounds)["TRL"]
+    peer_memory = None if theirs is None else peak_bytes(theirs, device)
+    gradient = nbytes(student)
+    del ours, theirs
+    gc.collect()
+    wait(device)
+    value = 1000 * statistics.median(seconds)
+    peer = None if slow is None else 1000 * statistics.median(slow)
+    shape = f"T = {positions}, V = {vocabulary}, {str(dtype).removeprefix('torch.')}, {device.type}"
+    beyond = [None if m is None else max(m - gradient, 1.0) for m in (memory, peer_memory)]
+    return [
+        make_row(
+            f"losses · ULD + GLD (entries) forward and backward, {shape} (peer: TRL ULDLoss; ratio: peer / ours)",
+            value,
+            "ms",
+            # Both logits read forward, the student's again and its gradient written backward.
+            floor=1000 * 4 * nbytes(student) / bandwidth,
+            peer=peer,
+            ratio=None if peer is None else peer / value,
+            target=">= 50" if largest and device.type == "cpu" else None,
+        ),
+        _memory_row(
+            f"losses · the same, peak memory beyond inputs and their gradient, {shape} (ratio: peer / ours)",
+            beyond[0],
+            beyond[1],
+            target=">= 4" if largest else None,
+        ),
+    ]
+
+
+def _memory_row(name: str, ours: float | None, theirs: float | None, target: str | None = None) -> Row:
+    of = None if ours is None or theirs is None else theirs / max(ours, 1.0)
+    mb = [None if value is None else value / 1e6 for value in (ours, theirs)]
+    return make_row(name, mb[0], "MB", peer=mb[1], ratio=of, target=target)
+
+
+def _ours(student: Tensor, teacher: Tensor) -> Callable[[], object]:
+    """ULD + GLD on `entries` between two models' logits [1, T, V], position by position."""
+    count, k = student.shape[1], min(K, student.shape[2])
+    at = torch.arange(count, device=student.device).unsqueeze(0)
+    aligned = torch.ones_like(at, dtype=torch.bool)
+    losses = (UniversalLogitDistillation(), DenseGLD(entries_bound))
+
+    def side(logits: Tensor) -> AnswerSignal:
+        signal = TopKLogits.from_logits(logits, k)
+        return AnswerSignal(signal, torch.zeros_like(signal.logsumexp))
+
+    def step() -> None:
+        with torch.no_grad():
+            known = side(teacher)
+        pair = SignalPair(side(student), known, at, at, aligned, at, at, at.new_tensor([count]), lambda ids: ids)
+        found = [loss(pair) for loss in losses]
+        total = torch.stack([each.total / each.units for each in found]).sum()
+        torch.autograd.grad(total, student)
+
+    return step
+
+
+def _trl(student: Tensor, teacher: Tensor) -> Callable[[], object] | None:
+    """TRL's loss on the same logits, as its trainer calls it; None where TRL is not installed."""
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    try:
+        from trl.experimental.gold.gold_trainer import ULDLoss
+    except ImportError:
+        return None
+    settings = SimpleNamespace(
+        uld_crossentropy_weight=0.0,
+        uld_distillation_weight=1.0,
+        uld_student_temperature=1.0,
+        uld_teacher_temperature=1.0,
+        uld_skip_student_eos=False,
+        uld_skip_teacher_eos=False,
+        use_extended_uld=False,
+        uld_token_merge_strategy="observed",
+        uld_use_hybrid_loss=False,
+    )
+    loss = ULDLoss(settings, device=student.device)
+    ids = torch.zeros(1, student.shape[1], dtype=torch.int64, device=student.device)
+    return lambda: torch.autograd.grad(loss(student, teacher, ids, ids, ids, ids), student)
