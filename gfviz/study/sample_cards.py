@@ -18,11 +18,19 @@ def model_card(spec: ModelSpec, scores: dict[str, object]) -> str:
         "## Scores\n\n" + (_prose_scores(scores) if prose else _task_scores(scores)),
         "## Use\n\n" + (_PROSE_USE if prose else _TASK_USE).format(name=spec.name),
         f"## Train it again\n\n```\npython -m gfviz.study.sample_models --out DIR --only {spec.name}\n```\n\n"
-        f"{spec.steps} steps of {spec.batch} {'rows of 128 tokens' if prose else 'examples'}, peak learning rate "
-        f"{spec.rate:g}, seed {spec.seed}; {scores['training_seconds']} s here. The same machine, versions and thread "
-        "count (1) give the same weights; the scores hold elsewhere too, the last digits of the weights need not.",
+        + _training(spec, scores),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _training(spec: ModelSpec, scores: dict[str, object]) -> str:
+    before = f"{spec.copying} steps of copying random tokens, then " if spec.copying else ""
+    rows = f"rows of {spec.length} tokens" if spec.kind == "prose" else "examples"
+    return (
+        f"{before}{spec.steps} steps of {spec.batch} {rows}, peak learning rate {spec.rate:g}, seed {spec.seed}; "
+        f"{scores['training_seconds']} s on two CPU cores that others were using too. The same machine, versions and "
+        "thread count (1) give the same weights; elsewhere the last digits may differ."
+    )
 
 
 def _facts(spec: ModelSpec, scores: dict[str, object]) -> str:

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 
 import torch
@@ -25,6 +26,7 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
     Qwen3Config,
     Qwen3ForCausalLM,
@@ -36,7 +38,16 @@ from gfviz.paths import sample_data_dir
 from gfviz.study.sample_cards import model_card
 from gfviz.study.sample_specs import SPECS, ModelSpec
 from gfviz.study.sample_tokenizers import train_tokenizer
-from gfviz.study.sample_training import Batch, Schedule, exact_matches, prose_batches, prose_nll, task_batches, train
+from gfviz.study.sample_training import (
+    Batch,
+    Schedule,
+    copy_batches,
+    exact_matches,
+    prose_batches,
+    prose_nll,
+    task_batches,
+    train,
+)
 from gfviz.study.tasks import FAMILIES, Example
 
 CHECKPOINTED = "prose-student"
@@ -140,7 +151,7 @@ def checkpoint_steps(steps: int) -> tuple[int, ...]:
 def train_one(spec: ModelSpec, out: Path, device: str, smoke: bool, checkpoints: Path | None) -> dict[str, object]:
     """Train, score and write one model; return its scores (and the seconds of training)."""
     if smoke:
-        spec = replace(spec, steps=4, batch=8)
+        spec = replace(spec, steps=4, copying=min(spec.copying, 2), batch=8)
     data = load_data(spec, smoke)
     tokenizer = train_tokenizer(
         spec.tokenizer, data.texts, spec.vocabulary, spec.context, symbols_apart=spec.kind == "task"
@@ -148,20 +159,21 @@ def train_one(spec: ModelSpec, out: Path, device: str, smoke: bool, checkpoints:
     model = build_model(spec, tokenizer)
     # Through the base class, because transformers wraps its own `to` in a decorator that hides the signature.
     torch.nn.Module.to(model, torch.device(device))
-    saved_at = checkpoint_steps(spec.steps) if checkpoints is not None and spec.name == CHECKPOINTED else ()
+    total = spec.copying + spec.steps
+    saved_at = checkpoint_steps(total) if checkpoints is not None and spec.name == CHECKPOINTED else ()
     started = time.perf_counter()
 
     def after_step(step: int, loss: float) -> None:
-        if step % max(1, spec.steps // 20) == 0:
+        if step % max(1, total // 20) == 0:
             print(
-                f"{spec.name}  step {step}/{spec.steps}  loss {loss:.3f}  {time.perf_counter() - started:.0f} s",
+                f"{spec.name}  step {step}/{total}  loss {loss:.3f}  {time.perf_counter() - started:.0f} s",
                 flush=True,
             )
         if checkpoints is not None and step in saved_at:
             folder = checkpoints / spec.name / f"step-{step:05d}"
-            save_model(folder, model, tokenizer, f"# {spec.name} after {step} of {spec.steps} steps\n", {"step": step})
+            save_model(folder, model, tokenizer, f"# {spec.name} after {step} of {total} steps\n", {"step": step})
 
-    train(model, _batches(spec, data, tokenizer), Schedule(spec.steps, spec.rate), after_step)
+    train(model, _batches(spec, data, tokenizer), Schedule(total, spec.rate), after_step)
     seconds = time.perf_counter() - started
     scores = score(model, tokenizer, data)
     scores |= {"parameters": model.num_parameters(), "vocabulary": len(tokenizer), "training_seconds": round(seconds)}
@@ -187,10 +199,11 @@ def rescore(spec: ModelSpec, out: Path, device: str, smoke: bool) -> dict[str, o
 def _batches(spec: ModelSpec, data: Data, tokenizer: PreTrainedTokenizerFast) -> Iterator[Batch]:
     if spec.kind == "prose":
         return prose_batches(data.texts, tokenizer, spec.batch, spec.length, spec.seed)
-    return task_batches(data.examples, tokenizer, spec.batch, spec.seed)
+    copies = copy_batches(data.texts[::50], tokenizer, spec.batch, spec.seed)
+    return chain(islice(copies, spec.copying), task_batches(data.examples, tokenizer, spec.batch, spec.seed))
 
 
-def score(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, data: Data) -> dict[str, object]:
+def score(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, data: Data) -> dict[str, object]:
     """Return held-out scores: nats per token and bits per byte on prose, or exact match per family on the test split.
 
     Scored as they are stored, in half precision rounded back to single.

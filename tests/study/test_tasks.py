@@ -135,10 +135,10 @@ def test_shuffled_answers(drawn):
     for split in SPLITS:
         for example in drawn["shuffled", split]:
             given, moves = example.prompt.split(": ", 1)[1].split("; swap ")
-            holds = {thing: person for person, thing in (pair.split() for pair in given.split(", "))}
+            holds = dict(pair.split() for pair in given.split(", "))
             moves, _, question = moves.partition(".")
             asked = next(thing for thing in holds if thing in question)
-            trace = []
+            trace = [holds[asked]]
             for move in moves.split(", "):
                 one, two = move.split()
                 holds = {thing: {one: two, two: one}.get(person, person) for thing, person in holds.items()}

@@ -14,11 +14,11 @@ def _written(trace: list[str]) -> Solution:
 
 
 class Shuffled(Family):
-    """Who holds the thing in the end? The written steps name its holder after each swap.
+    """Who holds the thing in the end? The written steps name its holder at the start and after each swap.
 
     >>> example = Shuffled().examples("train", 1)[0]
     >>> example.prompt, example.answer
-    ('Say: Dee hat, Ann toy, Fay cup; swap Dee Ann, Ann Fay, Ann Fay. Who keeps hat?', ' Ann, Fay, Ann -> Ann')
+    ('Say: hat Dee, toy Ann, cup Fay; swap Dee Ann, Ann Fay, Ann Fay. Who keeps hat?', ' Dee, Ann, Fay, Ann -> Ann')
     """
 
     name = "shuffled"
@@ -43,12 +43,12 @@ class Shuffled(Family):
         things = pick(rng, THINGS, 3)
         swaps = [_PAIRS[rng.randrange(3)] for _ in range(2 + rng.randrange(2))]
         start = rng.randrange(3)
-        holder, trace = start, []
+        holder, trace = start, [people[start]]
         for a, b in swaps:
             holder = b if holder == a else a if holder == b else holder
             trace.append(people[holder])
         # Things are written in the order of their holders, so the last swap is what a slip gets wrong.
-        given = ", ".join(f"{person} {thing}" for person, thing in zip(people, things))
+        given = ", ".join(f"{thing} {person}" for person, thing in zip(people, things))
         moves = ", ".join(f"{people[a]} {people[b]}" for a, b in swaps)
         others = [name for name in people if name != trace[-1]]
         if rng.randrange(2):
