@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy.sparse as sp
 
 from gfviz.gromov.network import MeasureNetwork
 from gfviz.gromov.problem import Problem
@@ -77,9 +78,9 @@ def _entry_distribution(network: MeasureNetwork) -> tuple[np.ndarray, np.ndarray
         return network.dense[rows, cols], mass / mass.sum()
     c = network.sparse
     assert c is not None
-    counted = sp_coo(c)
-    mass = w[counted[0]] * w[counted[1]]
-    values = np.append(counted[2], 0.0)
+    rows, cols, listed = sp_coo(sp.csr_array(sp.triu(c)))
+    mass = w[rows] * w[cols] * np.where(rows == cols, 1.0, 2.0)
+    values = np.append(listed, 0.0)
     mass = np.append(mass, max(0.0, 1.0 - float(mass.sum())))
     return values, mass / mass.sum()
 

@@ -301,11 +301,18 @@ class MeasureNetwork:
         return values, float(np.sqrt(max(0.0, self.rest_square_norm - float(values @ values))))
 
     @cached_property
+    def products(self) -> float:
+        """How many numbers the sparse C takes to list: products zᵀz from factors, stored entries else."""
+        if self.z is not None:
+            return float((np.diff(self.z.indptr).astype(np.float64) ** 2).sum())
+        return float(self.n**2) if self.sparse_matrix is None else float(self.sparse_matrix.nnz)
+
+    @cached_property
     def sparse(self) -> sp.csr_array | None:
         """C as a sparse matrix where that is affordable, else None; only where not `is_dense`."""
         if self.sparse_matrix is not None:
             return self.sparse_matrix
-        if self.z is None or float((np.diff(self.z.indptr).astype(np.float64) ** 2).sum()) > SPARSE_PRODUCTS:
+        if self.z is None or self.products > SPARSE_PRODUCTS:
             return None
         return sp.csr_array(self.z.T @ self.z)
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gfviz.gromov import ascent, bounds, branch, couplings, dual, enumeration, exchange, rows
+from gfviz.gromov import ascent, bounds, branch, couplings, dual, enumeration, exchange, heads, rows
+from gfviz.gromov.network import SPARSE_PRODUCTS
 from gfviz.gromov.problem import Problem, State
 from gfviz.gromov.result import Side
 from gfviz.gromov.transport import Plan
@@ -52,6 +53,7 @@ class Rung:
 
 SQUARE_LOSS = (lambda problem: problem.p == 2, "needs p = 2")
 DENSE = (lambda problem: problem.dense, "needs the matrices themselves: too many nodes")
+LARGE = (lambda problem: not problem.dense, "made for graphs too large for a matrix")
 SMALL = (lambda problem: problem.a.n * problem.b.n <= ROWS_CELLS, "needs a matrix of n·m costs: too many nodes")
 
 
@@ -83,6 +85,15 @@ def _matrix_cost(problem: Problem, order: float, unit: float) -> tuple[float, fl
 def _spectral_cost(problem: Problem) -> tuple[float, float]:
     sides = [min(x.n, x.z.shape[0]) if x.z is not None else x.n for x in (problem.a, problem.b)]
     return 1e-4 + sum(1.5e-10 * t**3 + 5e-8 * t * t for t in sides), sum(24.0 * t * t for t in sides)
+
+
+def _entries_known(problem: Problem) -> bool:
+    return all(side.is_dense or side.products <= SPARSE_PRODUCTS for side in (problem.a, problem.b))
+
+
+def _entries_cost(problem: Problem) -> tuple[float, float]:
+    listed = sum(side.n**2 if side.is_dense else side.products for side in (problem.a, problem.b))
+    return 5e-5 + 2e-7 * listed, 48.0 * listed
 
 
 def _entries(problem: Problem, state: State) -> Outcome:
@@ -183,6 +194,10 @@ def _enumerate(problem: Problem, state: State) -> Outcome:
     return Outcome(lower=value, plan=plan, proof="enumeration")
 
 
+def _heads(problem: Problem, state: State, size: int) -> Outcome:
+    return Outcome(plan=heads.head_plan(problem, size, state.deadline), note=f"{size} heaviest nodes matched")
+
+
 def _pot(problem: Problem, state: State) -> Outcome:
     import ot
 
@@ -229,7 +244,21 @@ _CATALOGUE = (
         "gilmore_lawler", "lower", _gilmore_lawler, lambda problem: _matrix_cost(problem, 3, 1e-9), (ASSIGNABLE, DENSE)
     ),
     Rung("rows", "lower", _rows, lambda problem: _matrix_cost(problem, 3, 2e-9), (DENSE, SMALL)),
-    Rung("entries", "lower", _entries, lambda problem: _matrix_cost(problem, 2, 8e-8), (DENSE,)),
+    Rung("entries", "lower", _entries, _entries_cost, (DENSE,)),
+    Rung(
+        "sparse_entries",
+        "lower",
+        _entries,
+        _entries_cost,
+        (LARGE, (_entries_known, "needs the entries of C: too many to list")),
+    ),
+    Rung(
+        "heads",
+        "upper",
+        lambda problem, state: _heads(problem, state, 256),
+        lambda problem: (0.3, 3e7),
+        (SQUARE_LOSS, LARGE),
+    ),
     Rung(
         "spectral",
         "lower",
@@ -293,6 +322,14 @@ _CATALOGUE = (
         (ASSIGNABLE, DENSE, _up_to(20)),
         True,
     ),
+    Rung(
+        "more_heads",
+        "upper",
+        lambda problem, state: _heads(problem, state, 512),
+        lambda problem: (1.5, 1e8),
+        (SQUARE_LOSS, LARGE),
+        True,
+    ),
     Rung("other_keys", "upper", _keys, lambda problem: _matrix_cost(problem, 3, 1e-9)),
     Rung("pot", "upper", _pot, lambda problem: _matrix_cost(problem, 3, 1e-8), (SQUARE_LOSS, DENSE)),
     Rung("multistart", "upper", _multistart, lambda problem: _matrix_cost(problem, 3, 3e-7), (DENSE,), True),
@@ -312,6 +349,7 @@ _STANDARD = (
     *_FAST,
     "entries",
     "spectral",
+    "heads",
     "conditional_gradient",
     "exchange",
     "enumeration",
@@ -322,5 +360,14 @@ _STANDARD = (
 LADDERS: dict[str, tuple[str, ...]] = {
     "fast": _FAST,
     "standard": _STANDARD,
-    "thorough": (*_STANDARD, "other_keys", "pot", "multistart", "long_dual", "long_branch", "long_ascent"),
+    "thorough": (
+        *_STANDARD,
+        "more_heads",
+        "other_keys",
+        "pot",
+        "multistart",
+        "long_dual",
+        "long_branch",
+        "long_ascent",
+    ),
 }

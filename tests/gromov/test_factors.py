@@ -8,7 +8,7 @@ import scipy.sparse as sp
 
 import gfviz.gromov as gw
 from gfviz.errors import GfvizError
-from gfviz.gromov import bounds, couplings, network, summaries
+from gfviz.gromov import bounds, couplings, heads, network, summaries
 from gfviz.gromov.problem import Problem
 from tests.gromov import families as fam
 
@@ -75,3 +75,23 @@ def test_a_large_graph_gets_an_interval_and_says_what_was_left_out(monkeypatch: 
     own, other = gw.node_shares(*graphs, result.coupling)
     assert own.sum() == pytest.approx(result.upper**2, rel=1e-6)
     assert other.sum() == pytest.approx(own.sum(), rel=1e-9)
+
+
+def test_matching_the_heaviest_nodes_gives_a_coupling(pair: tuple[fam.FactorGraph, fam.FactorGraph]) -> None:
+    problem = Problem(*pair)
+    for size in (1, 7, 30, 500):
+        plan = heads.head_plan(problem, size).matrix(30, 41).toarray()
+        assert plan.min() >= 0
+        assert plan.sum(1) == pytest.approx(problem.a.weights, abs=1e-15)
+        assert plan.sum(0) == pytest.approx(problem.b.weights, abs=1e-15)
+
+
+def test_matching_all_nodes_of_a_permuted_copy_finds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(4)
+    a = fam.factor_graph(30, rng)
+    assert a.factors is not None
+    b = fam.FactorGraph(sp.csr_array(a.factors[:, rng.permutation(30)]), a.weights, a.positions)
+    monkeypatch.setattr(network, "DENSE_NODES", 8)
+    result = gw.gromov_wasserstein(a, b)
+    assert result.lower == 0.0
+    assert result.upper <= 1e-6 * np.abs(a.dense()).max()
