@@ -91,7 +91,7 @@ def demo(
     out: Annotated[Path, typer.Option("--runs", help="Folder in which the runs and graphs are written.")] = Path(
         "runs"
     ),
-    steps: Annotated[int, typer.Option(help="Steps of each training arm.", min=1)] = 240,
+    steps: Annotated[int, typer.Option(help="Steps of each training arm.", min=1)] = 300,
     seed: Annotated[int, typer.Option(help="Seed of data order and noise.", min=0)] = 0,
     open_app: Annotated[bool, typer.Option("--app/--no-app", help="Open the app on the demo's run at the end.")] = True,
     port: Annotated[int | None, typer.Option(help="Port of the app.")] = None,

@@ -19,10 +19,10 @@ TEACHER, PIVOT = "task-specialist", "task-pivot"
 _TEXTS = 80
 # Wrong answers among the pivot's training data: what a teacher can help with (README, "The demo").
 _LABEL_NOISE = 0.4
-_TRAIN_EXAMPLES = 400
+_TRAIN_EXAMPLES = 2000
 
 
-def run_demo(out: str | Path = "runs", steps: int = 240, seed: int = 0) -> RunDirectory:
+def run_demo(out: str | Path = "runs", steps: int = 300, seed: int = 0) -> RunDirectory:
     """Capture, compare, fuse, score; print a table of each, and return the fused run.
 
     `out` receives two runs (the fusion and its plain SFT arm of equal steps) and a folder `graphs`. Raises
@@ -135,13 +135,13 @@ def demo_config(models: Path, out: Path, steps: int, seed: int, arm: str) -> dic
         "seed": seed,
         "runs": str(out),
         "pivot": {"model": str(models / PIVOT)},
-        "training": {"steps": steps, "batch_size": 16, "learning_rate": 1e-3, "warmup": 10, "log_every": 5},
+        "training": {"steps": steps, "batch_size": 16, "learning_rate": 2e-3, "warmup": 10, "log_every": 5},
         "evaluation": {"at_start": arm == "sft", "at_end": True, "max_new_tokens": 40},
         "loss": {"lambda": 0.0},
     }
     if arm == "fused":
         config["teachers"] = [{"name": TEACHER, "model": str(models / TEACHER)}]
-        config["loss"] = {"lambda": 0.7, "token": "uld", "structure": "anchored", "beta": 10.0}
+        config["loss"] = {"lambda": 0.3, "token": "uld", "structure": "anchored", "beta": 3.0}
         config["graph"] = {"every": max(1, steps // 12), "examples": 32, "budget": "fast"}
     return config
 
