@@ -13,8 +13,8 @@ _HOMES = {
     "FusionConfig": "gfviz.fusion.config",
     "load_config": "gfviz.fusion.config",
     "parse_config": "gfviz.fusion.config",
-    "EvaluationReport": "gfviz.fusion.evaluate",
-    "evaluate": "gfviz.fusion.evaluate",
+    "EvaluationReport": "gfviz.fusion.evaluation",
+    "evaluate": "gfviz.fusion.evaluation",
     "FusionEvent": "gfviz.fusion.callback",
     "fuse": "gfviz.fusion.session",
     "resume": "gfviz.fusion.session",
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from gfviz.fusion.data import Example as Example
     from gfviz.fusion.data import read_examples as read_examples
     from gfviz.fusion.data import write_examples as write_examples
-    from gfviz.fusion.evaluate import EvaluationReport as EvaluationReport
-    from gfviz.fusion.evaluate import evaluate as evaluate
+    from gfviz.fusion.evaluation import EvaluationReport as EvaluationReport
+    from gfviz.fusion.evaluation import evaluate as evaluate
     from gfviz.fusion.launch import launch_detached as launch_detached
     from gfviz.fusion.launch import launch_resume as launch_resume
     from gfviz.fusion.launch import stop as stop

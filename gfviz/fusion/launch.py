@@ -27,7 +27,8 @@ def launch_detached(
 ) -> RunDirectory:
     """Start a fusion as a process of its own and return its run at once; it outlives the caller.
 
-    Several `processes`, or an Accelerate configuration file, go through `accelerate launch`. What the process prints is
+    Several `processes` go through `accelerate launch` on GPUs and through torch's launcher (gloo) on CPUs; an
+    Accelerate configuration file goes through `accelerate launch`, for several nodes too. What the process prints is
     in the run's `stdout.log`. Raises `GfvizError` for a configuration or data that cannot be read.
     """
     checked = read_config(config, overrides)
@@ -79,7 +80,7 @@ def stop(run: RunDirectory, timeout: float | None = None) -> bool:
 
 
 def worker_command(run: RunDirectory, processes: int = 1, accelerate_config: str | Path | None = None) -> list[str]:
-    """The argument list that runs `run`: this Python on the worker module, through `accelerate launch` where asked.
+    """The argument list that runs `run`: this Python on the worker module, through a launcher for several processes.
 
     >>> worker_command(RunDirectory(Path("runs/x")))[1:]
     ['-m', 'gfviz.fusion.worker', 'runs/x']
@@ -89,13 +90,25 @@ def worker_command(run: RunDirectory, processes: int = 1, accelerate_config: str
         raise GfvizError(f"processes = {processes}: at least one is needed")
     if processes == 1 and accelerate_config is None:
         return [sys.executable, *worker]
+    if accelerate_config is None and not _has_gpus(processes):
+        # On CPUs `accelerate launch` starts a single process unless mpirun is there; torch's launcher starts them all,
+        # and Accelerate finds them (gloo) through the environment.
+        return [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node",
+            str(processes),
+            *worker,
+        ]
     command = [sys.executable, "-m", "accelerate.commands.launch"]
     if accelerate_config is not None:
         if not Path(accelerate_config).is_file():
             raise GfvizError(f"no Accelerate configuration at {accelerate_config}: `accelerate config` writes one")
         command += ["--config_file", str(accelerate_config)]
     if processes > 1:
-        command += ["--num_processes", str(processes), "--multi_gpu" if _has_gpus(processes) else "--cpu"]
+        command += ["--num_processes", str(processes), *(["--multi_gpu"] if accelerate_config is None else [])]
     return [*command, *worker]
 
 

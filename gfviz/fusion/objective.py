@@ -93,6 +93,7 @@ class Objective:
         self.terms = terms
         self.balance = balance
         self.scales: dict[str, float] = {}
+        self.processes = 1
         self.across: Callable[[Tensor], Tensor] = lambda values: values
 
     def counts(self, batches: list[dict[str, Any]]) -> Counts:
@@ -137,6 +138,9 @@ class Objective:
                     if measure and "structure" in means:
                         yardstick = means.get("token", sft)
                         norms[number] = torch.stack([_norm(yardstick, logits), _norm(means["structure"], logits)])
+                elif self.processes > 1:
+                    # Metrics are summed over the processes in one exchange: all must hold the same names.
+                    parts.update(dict.fromkeys(_names(term), sft.new_zeros(())))
             if measure:
                 self._rebalance(norms, progress)
         parts["loss/total"] = total.detach()
@@ -203,6 +207,14 @@ def make_pair(student: AnswerSignal, teacher: AnswerSignal, part: Mapping[str, A
         chunks=part["chunks"],
         student_log_prob=log_prob,
     )
+
+
+def _names(term: TeacherTerm) -> list[str]:
+    found = []
+    for role, loss in (("token", term.token), ("structure", term.structure)):
+        if loss is not None:
+            found += [f"loss/{term.name}/{name}" for name in (role, *loss.notes)]
+    return found
 
 
 def _norm(loss: Tensor, logits: Tensor) -> Tensor:

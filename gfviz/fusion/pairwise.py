@@ -47,7 +47,7 @@ def fuse_pairwise(run: RunDirectory, config: FusionConfig, writer: RunWriter | N
 def _merge(run: RunDirectory, config: FusionConfig, writer: RunWriter, evaluation: list[Any]) -> None:
     from gfviz.capture.models import load_model
     from gfviz.fusion.data import spread
-    from gfviz.fusion.evaluate import evaluate_loaded
+    from gfviz.fusion.evaluation import evaluate_loaded
     from gfviz.fusion.saving import model_card, save_model
 
     weights = config.teacher_weights()

@@ -156,7 +156,7 @@ def teacher_answers(
 
     Empty answers are left out; the second value is how many. Raises `GfvizError` where none is left.
     """
-    from gfviz.fusion.evaluate import generate
+    from gfviz.fusion.evaluation import generate
 
     teacher = next(teacher for teacher in config.teachers if teacher.name == config.data.answers_from)
     loaded = load_teacher(teacher)

@@ -10,7 +10,7 @@ from typing import Any
 
 from gfviz.errors import GfvizError
 from gfviz.fusion.config import FusionConfig
-from gfviz.fusion.evaluate import EvaluationReport
+from gfviz.fusion.evaluation import EvaluationReport
 
 _WHOLE_HASH_BYTES = 256 * 1024 * 1024
 

@@ -14,7 +14,7 @@ from gfviz.errors import GfvizError
 from gfviz.fusion.callback import EventHook, FusionEvent, RunCallback, silent
 from gfviz.fusion.config import FusionConfig, load_config, parse_config
 from gfviz.fusion.data import Example, as_examples, examples_hash, read_examples, spread, write_examples
-from gfviz.fusion.evaluate import EvaluationReport, evaluate_loaded
+from gfviz.fusion.evaluation import EvaluationReport, evaluate_loaded
 from gfviz.fusion.prepare import Prepared, move_model, prepare
 from gfviz.fusion.saving import model_card, model_hash, save_model
 from gfviz.runs import RunDirectory, RunWriter

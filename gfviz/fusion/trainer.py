@@ -93,6 +93,7 @@ class FusionTrainer(Trainer):
         self.keep_checkpoints = keep_checkpoints
         self.balance_every = balance_every
         objective.across = self.across_processes
+        objective.processes = self.args.world_size
         self.meter = StepMeter()
         self.fusion_state: dict[str, Any] = {"bad_steps": 0}
         self.before_seal: Callable[[], None] = lambda: None

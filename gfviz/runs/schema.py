@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from gfviz.errors import GfvizError
+from gfviz.files import atomic_path
 
 SCHEMA_VERSION = 1
 BUSY_SECONDS = 10.0
@@ -32,17 +33,14 @@ CREATE TABLE state (key TEXT PRIMARY KEY, value REAL) WITHOUT ROWID;
 def open_for_writing(path: Path) -> sqlite3.Connection:
     """Open or make the database at `path`. Raises `GfvizError` for another version, no permission or a broken file."""
     try:
+        if not path.exists():
+            # Made beside and renamed: a reader finds a whole store or none.
+            with atomic_path(path) as scratch:
+                _make(scratch)
         connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("BEGIN IMMEDIATE")
         version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0 and not _tables(connection):
-            for statement in filter(str.strip, _TABLES.split(";")):
-                connection.execute(statement)
-            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            version = SCHEMA_VERSION
-        connection.execute("COMMIT")
     except sqlite3.Error as error:
         raise GfvizError(f"cannot write the metrics store {path}: {error}") from error
     _check_version(connection, path, version)
@@ -78,8 +76,13 @@ def _connect_readonly(address: str) -> sqlite3.Connection:
     return connection
 
 
-def _tables(connection: sqlite3.Connection) -> list[str]:
-    return [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+def _make(path: Path) -> None:
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+    finally:
+        connection.close()
 
 
 def _check_version(connection: sqlite3.Connection, path: Path, version: int) -> None:

@@ -303,3 +303,19 @@ def test_leftovers_of_a_killed_writer_are_removed(run: RunDirectory) -> None:
     stale.write_text("half")
     run.writer().finish("finished")
     assert not stale.exists()
+
+
+def test_a_reader_never_meets_a_half_made_store(run: RunDirectory) -> None:
+    code = """
+        import sys
+        from gfviz.runs import RunDirectory
+        print("ready", flush=True)
+        RunDirectory.open(sys.argv[1]).writer().finish("finished")
+    """
+    process = spawn(code, str(run.path))
+    assert process.stdout is not None
+    process.stdout.readline()
+    while process.poll() is None:
+        assert run.status().state in ("queued", "running", "finished")
+        assert run.reader().names() == []
+    assert run.status().state == "finished"

@@ -65,9 +65,10 @@ class SignalPair:
 
 
 class DistillationLoss(Protocol):
-    """A loss over a `SignalPair`; `unit` names the denominator that belongs to it."""
+    """A loss over a `SignalPair`; `unit` names the denominator that belongs to it, `notes` what it notes beside it."""
 
     unit: Unit
+    notes: tuple[str, ...]
 
     def __call__(self, pair: SignalPair) -> LossSum:
         """Sum over the units of the pair, differentiable through the student."""

@@ -38,6 +38,7 @@ class SortedGLD:
     """The paper's structure loss: Σ_i |f_C↓(i) − f_D↓(i)| between the sorted row means. O(R·W·k)."""
 
     unit: Unit = "examples"
+    notes: tuple[str, ...] = ()
 
     def __init__(self, normalize: str = "prob") -> None:
         self.normalize = normalize
@@ -55,6 +56,7 @@ class DenseGLD:
     """A lower bound of GW_2² between rank graphs, times k², from the dense k × k graphs. Bounds: see `BOUNDS`."""
 
     unit: Unit = "examples"
+    notes: tuple[str, ...] = ()
 
     def __init__(self, bound: Callable[[Tensor, Tensor], Tensor], normalize: str = "prob") -> None:
         self.bound = bound
@@ -124,6 +126,7 @@ class AnchoredGLD:
     """
 
     unit: Unit = "examples"
+    notes: tuple[str, ...] = ()
 
     def __init__(self, student_map: Tensor, teacher_map: Tensor, normalize: str = "prob") -> None:
         self.maps = (student_map, teacher_map)

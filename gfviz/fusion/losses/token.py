@@ -14,6 +14,7 @@ class UniversalLogitDistillation:
     """
 
     unit: Unit = "pairs"
+    notes: tuple[str, ...] = ("tail_low", "tail_high")
 
     def __call__(self, pair: SignalPair) -> LossSum:
         pair = pair.same_width()
@@ -37,6 +38,7 @@ class ForwardKL:
     """
 
     unit: Unit = "pairs"
+    notes: tuple[str, ...] = ()
 
     def __call__(self, pair: SignalPair) -> LossSum:
         signal = pair.teacher.signal
@@ -58,6 +60,7 @@ class ApproximateLikelihoodMatching:
     """
 
     unit: Unit = "chunks"
+    notes: tuple[str, ...] = ()
 
     def __init__(self, temperature: float = 1.0) -> None:
         self.temperature = temperature
