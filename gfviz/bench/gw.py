@@ -99,5 +99,6 @@ def _many(count: int, k: int, device: torch.device, rounds: int) -> Row:
 
 
 def _rows(found: GraphSummary, part: slice) -> GraphSummary:
-    fields: dict[str, Any] = {name: getattr(found, name) for name in found.__dataclass_fields__}
-    return GraphSummary(**{name: None if field is None else field[part] for name, field in fields.items()})
+    fields = {name: getattr(found, name) for name in found.__dataclass_fields__}
+    cut: dict[str, Any] = {name: None if field is None else field[part] for name, field in fields.items()}
+    return GraphSummary(**cut)
