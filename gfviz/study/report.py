@@ -183,7 +183,8 @@ _SCRIPT = """
   const draw = () => {
     for (const { node, content } of figures) {
       const template = themes[dark.matches ? "dark" : "light"];
-      const layout = { ...content.layout, template, uirevision: "kept" };
+      const modebar = { bgcolor: "rgba(0,0,0,0)" };
+      const layout = { ...content.layout, template, modebar, uirevision: "kept" };
       Plotly.react(node, content.data, layout, options);
     }
   };
@@ -216,6 +217,7 @@ caption { padding-bottom: .5rem; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .8rem .35rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
 th { color: var(--quiet); font-weight: 600; white-space: nowrap; }
+th:first-child, td:first-child { position: sticky; left: 0; background: var(--back); min-width: 9rem; }
 td.number { text-align: right; white-space: nowrap; }
 td.good { color: var(--good); font-weight: 600; }
 td.bad { color: var(--bad); font-weight: 600; }

@@ -154,6 +154,9 @@ def test_unknown_names_are_refused(tmp_path):
         run_validation(tmp_path / "a", "huge")
     with pytest.raises(GfvizError, match="'nothing' is unknown"):
         run_validation(tmp_path / "b", "smoke", families=["nothing"], progress=False)
+    with pytest.raises(GfvizError, match="'checkpoints' needs"):
+        run_validation(tmp_path / "b", "smoke", families=["checkpoints"], progress=False)
+    assert not (tmp_path / "b").exists()
     with pytest.raises(GfvizError, match="no model folder"):
         find_models(tmp_path)
     with pytest.raises(GfvizError, match="fewer than two checkpoints"):

@@ -42,7 +42,7 @@ def _targets(report: Report, targets: pd.DataFrame) -> None:
         _shown(targets[targets["family"] == "all"].drop(columns="family")), "Targets over all families.", **_LOOK
     )
     apart = targets[targets["family"] != "all"]
-    wide = apart.pivot_table(index="family", columns="target", values="measured", aggfunc="first", sort=False)
+    wide = apart.pivot_table(index="target", columns="family", values="measured", aggfunc="first", sort=False)
     report.table(wide.reset_index(), "The same numbers, family by family.")
 
 
@@ -144,6 +144,8 @@ def _method(report: Report, result: ValidationResult) -> None:
         ]
     )
     command = f"gfviz validate --out DIR --size {config['size']} --seed {config['seed']}"
+    command += "".join(f" --family {name}" for name in config["families"] or ())
+    command += " --checkpoints FOLDER" if config["checkpoints"] else ""
     report.text(
         f"Run with `{command}`: {table.groupby(['family', 'size', 'p', 'pair']).ngroups} pairs, "
         f"gfviz {config['gfviz']}. Synthetic pairs follow from the seed; only the times differ from run to run. Times "

@@ -40,10 +40,10 @@ SIZES = {
         StudySize("smoke", {6: 2, 9: 1, 24: 1}, {6: 1}, 9, 0.2, 24, 16, (4, 16, 64), (32, 128)),
         StudySize(
             "cpu",
-            {6: 8, 8: 24, 9: 8, 12: 6, 16: 4, 32: 8, 64: 6, 128: 3, 256: 1},
-            {8: 3, 16: 2},
+            {6: 4, 8: 16, 9: 4, 12: 4, 16: 2, 32: 3, 64: 3, 128: 2, 256: 1},
+            {8: 2, 16: 1},
             64,
-            1.0,
+            0.5,
             64,
             96,
             (4, 8, 16, 32, 64, 128),
@@ -85,17 +85,16 @@ def study_size(name: str) -> StudySize:
     return SIZES[name]
 
 
-def chosen_families(asked: Sequence[str] | None, available: Mapping[str, Family]) -> dict[str, Family]:
-    """The asked families, or all that are available. Raises `GfvizError` for an unknown or unavailable one."""
-    if asked is None:
-        return dict(available)
-    for name in asked:
-        if name in MODEL_FAMILIES and name not in available:
-            what = "checkpoint folders (--checkpoints)" if name == "checkpoints" else "at least two models"
-            raise GfvizError(f"the family {name!r} needs {what}")
-        if name not in available:
-            raise GfvizError(f"the family {name!r} is unknown: choose among {', '.join([*SYNTHETIC, *MODEL_FAMILIES])}")
-    return {name: available[name] for name in asked}
+def check_families(asked: Sequence[str] | None, models: int, checkpoints: int) -> None:
+    """Refuse an unknown family, or one for which there are too few models, before any model is run."""
+    for name in asked or ():
+        if name not in SYNTHETIC and name not in MODEL_FAMILIES:
+            known = ", ".join([*SYNTHETIC, *MODEL_FAMILIES])
+            raise GfvizError(f"the family {name!r} is unknown: choose among {known}")
+        if name == "checkpoints" and checkpoints < 2:
+            raise GfvizError("the family 'checkpoints' needs the folder of a model's checkpoints: pass checkpoints=DIR")
+        if name in MODEL_FAMILIES and name != "checkpoints" and models < 2:
+            raise GfvizError(f"the family {name!r} needs at least two models: pass the folder that holds them")
 
 
 def cells(size: StudySize, families: Mapping[str, Family], traces: Mapping[str, Sequence[Trace]]) -> list[Cell]:

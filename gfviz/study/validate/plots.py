@@ -41,8 +41,10 @@ def _usable(table: pd.DataFrame) -> pd.DataFrame:
 def _figure(height: int, x: dict[str, Any], y: dict[str, Any]) -> go.Figure:
     import plotly.graph_objects as go
 
-    legend = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
-    return go.Figure(layout={"height": height, "xaxis": x, "yaxis": y, "legend": legend, "margin": {"t": 90}})
+    # Beside the plot: above it, a legend of many entries pushes the axes aside.
+    legend = {"orientation": "v", "x": 1.02, "xanchor": "left", "y": 1, "yanchor": "top"}
+    margin = {"t": 60, "l": 20, "r": 20}
+    return go.Figure(layout={"height": height, "xaxis": x, "yaxis": y, "legend": legend, "margin": margin})
 
 
 def _marker(index: int) -> dict[str, Any]:
@@ -127,7 +129,7 @@ def _menu(figure: go.Figure, names: Sequence[str], traces_each: int) -> None:
         }
         for number, name in enumerate(names)
     ]
-    menu = {"buttons": buttons, "x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom", "showactive": True}
+    menu = {"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom", "showactive": True}
     # The menu has a background of its own, in either setting of the page.
     menu |= {"bgcolor": "#f5f6f8", "bordercolor": "#c4cad1", "font": {"color": "#1b1f24"}}
     figure.update_layout(updatemenus=[menu])
@@ -147,7 +149,7 @@ def gap_by_size(table: pd.DataFrame) -> go.Figure:
 
 def time_by_size(table: pd.DataFrame) -> go.Figure:
     """Median processor seconds against n, budgets and POT."""
-    y = {"title": {"text": "seconds"}, "type": "log", "exponentformat": "power"}
+    y = {"title": {"text": "seconds"}, "type": "log", "dtick": "D2", "exponentformat": "power"}
     return _by_family(_usable(table), (*BUDGETS, "paper", "POT"), "cpu_seconds", "median", y)
 
 
@@ -251,7 +253,7 @@ def cost_by_k(width: pd.DataFrame) -> go.Figure:
     figure = _figure(
         400,
         {"title": {"text": "k"}, "type": "log", "dtick": 0.30103},
-        {"title": {"text": "seconds"}, "type": "log", "exponentformat": "power"},
+        {"title": {"text": "seconds"}, "type": "log", "dtick": "D2", "exponentformat": "power"},
     )
     figure.update_layout(
         yaxis2={"title": {"text": "token nodes"}, "overlaying": "y", "side": "right", "type": "log", "showgrid": False}

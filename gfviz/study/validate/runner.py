@@ -28,7 +28,7 @@ from gfviz.study.validate.models import (
     study_texts,
     trace_model,
 )
-from gfviz.study.validate.plan import Cell, StudySize, cells, chosen_families, effort, study_size
+from gfviz.study.validate.plan import Cell, StudySize, cells, check_families, effort, study_size
 from gfviz.study.validate.targets import targets_table
 from gfviz.study.validate.width import measure_width, synthetic_traces, width_pairs
 
@@ -103,7 +103,7 @@ def run_validation(
 
     Args:
         out: folder of the study; made where missing.
-        size: "smoke" (seconds), "cpu" (about an hour on one core) or "full" (many hours).
+        size: "smoke" (seconds), "cpu" (about half an hour on one idle core) or "full" (many hours).
         seed: of every synthetic pair.
         families: names to run, all available by default.
         models: folder of model folders, the shipped ones by default; task* read the tasks, others prose.
@@ -117,11 +117,13 @@ def run_validation(
     steps = [] if checkpoints is None else find_checkpoints(Path(checkpoints))
     if families is not None and not set(families) - set(SYNTHETIC):
         folders, steps = [], []
+    check_families(families, len(folders), len(steps))
     config = _configuration(plan, seed, families, folders, steps)
     _claim(out, config)
     traces = [trace_model(folder, out, plan.texts, folder.name) for folder in folders]
     stages = [trace_model(folder, out, plan.texts, f"{folder.parent.name}-{folder.name}") for folder in steps]
-    chosen = chosen_families(families, {**SYNTHETIC, **model_families(traces, stages)})
+    available = {**SYNTHETIC, **model_families(traces, stages)}
+    chosen = available if families is None else {name: available[name] for name in families}
     sources = {name: stages if name == "checkpoints" else traces for name in chosen}
     planned = cells(plan, chosen, sources)
     width_traces = traces if len(traces) > 1 else synthetic_traces(max(plan.positions), seed)
