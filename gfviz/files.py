@@ -40,7 +40,7 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
         with open(scratch, "rb") as written:
             os.fsync(written.fileno())
         os.replace(scratch, target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     except BaseException as error:
         scratch.unlink(missing_ok=True)
         if isinstance(error, OSError):
@@ -59,8 +59,9 @@ def atomic_write_text(target: str | Path, content: str) -> None:
     atomic_write_bytes(target, content.encode("utf-8"))
 
 
-def _sync_folder(folder: Path) -> None:
-    # Without it the rename itself may be lost in a power cut. Windows cannot open folders.
+def sync_folder(folder: Path) -> None:
+    """Bring a folder's own entries to the disk: without it a rename may be lost in a power cut."""
+    # Windows cannot open folders.
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -136,10 +137,20 @@ def _windows(loaded: LoadedModel, texts: list[Text], length: int) -> Iterator[_W
         raise GfvizError(f"{loaded.name}: (prompt, answer) pairs need a fast tokenizer (tokenizer.json)")
     contents = [text.content for text in texts]
     # verbose: long texts are cut into windows here, the tokenizer need not warn of them
-    encoded = tokenizer(contents, return_offsets_mapping=fast, return_attention_mask=False, verbose=False)
+    encoded = tokenizer(
+        contents,
+        return_offsets_mapping=fast,
+        return_special_tokens_mask=not fast,
+        return_attention_mask=False,
+        verbose=False,
+    )
     for number, text in enumerate(texts):
         ids = np.array(encoded["input_ids"][number], dtype=np.int64)
-        offsets = encoded["offset_mapping"][number] if fast else [(0, len(text.content))] * len(ids)
+        if fast:
+            offsets = encoded["offset_mapping"][number]
+        else:
+            whole = (0, len(text.content))
+            offsets = [(0, 0) if special else whole for special in encoded["special_tokens_mask"][number]]
         spans = np.array(offsets, dtype=np.int64).reshape(-1, 2)
         # A token counts if it writes part of the answer. Special tokens write nothing: their span is empty.
         counts = (spans[:, 1] > text.answer_start) & (spans[:, 1] > spans[:, 0])
@@ -181,13 +192,26 @@ def _run(loaded: LoadedModel, windows: list[_Window], k: int | None, padding_sid
         # The logits at index t − 1 predict token t.
         predicts[row, part][:-1] = torch.from_numpy(window.counts[1:])
     device = loaded.model.device
-    logits = _logits(loaded.model, ids.to(device), attention.to(device))
+    with _evaluating(loaded.model):
+        logits = _logits(loaded.model, ids.to(device), attention.to(device))
     signal = TopKLogits.from_logits(logits[predicts.to(device)], k).to("cpu")
     sizes = predicts.sum(1).tolist()
     parts = zip(
         signal.values.split(sizes), signal.ids.split(sizes), signal.logsumexp.split(sizes), signal.mask.split(sizes)
     )
     return [TopKLogits(values, ids, total, mask, signal.vocab_size) for values, ids, total, mask in parts]
+
+
+@contextmanager
+def _evaluating(model: PreTrainedModel) -> Iterator[None]:
+    """Evaluation mode: a model in the middle of its training must not draw dropout into its graph."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def _logits(model: PreTrainedModel, ids: Tensor, attention: Tensor) -> Tensor:

@@ -85,7 +85,7 @@ def _from_jsonl(path: Path, lines: list[str]) -> list[Text]:
             continue
         try:
             item = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise GfvizError(f"{path}, line {number}: not JSON ({error})") from error
         texts.append(_from_object(path, number, item))
     return texts

@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple, cast, get_args
 import yaml
 
 from gfviz.errors import GfvizError
-from gfviz.files import atomic_write_text
+from gfviz.files import atomic_write_text, sync_folder
 from gfviz.runs.identity import ProcessIdentity, WriterLock
 from gfviz.runs.reader import RunReader, RunState, RunStatus
 from gfviz.runs.writer import FailurePolicy, RunWriter
@@ -130,7 +130,8 @@ class RunDirectory:
             )
             run._write_record(RunRecord(run_id, kind, name or label, moment, "queued"))
             os.rename(scratch, root / run_id)
-        except (OSError, GfvizError) as error:
+            sync_folder(root)
+        except (OSError, GfvizError, yaml.YAMLError) as error:
             shutil.rmtree(scratch, ignore_errors=True)
             reason = error.strerror if isinstance(error, OSError) and error.strerror else error
             raise GfvizError(f"cannot make a run in {root}: {reason}") from error
@@ -207,13 +208,14 @@ class RunDirectory:
             and (other.pid, other.ticks, other.host) != (mine.pid, mine.ticks, mine.host)
             and other.alive()
         )
-        if rival or not lock.acquire():
+        if rival or not _acquired(lock):
             who = f"process {other.pid} on {other.host}" if other else "another process"
             raise GfvizError(f"run {self.id} is being written by {who}: stop it first (`gfviz runs stop {self.id}`)")
         self._lock = lock
         try:
             self._remove_leftovers()
             writer = RunWriter(self, on_failure)
+            record = self.record()  # as whoever held the lock before left it
             self._write_record(
                 replace(
                     record,
@@ -246,10 +248,17 @@ class RunDirectory:
 
     def mark_launched(self, pid: int) -> None:
         """For the launcher: note the process that will write the run, so that its early death is seen."""
+        lock = WriterLock(self.path / ".lock")
         with contextlib.suppress(GfvizError):
-            record = self.record()
-            if record.state == "queued":
-                self._write_record(replace(record, process=ProcessIdentity.of(pid)))
+            # Without the lock what that process has said already could be overwritten.
+            if not lock.acquire():
+                return
+            try:
+                record = self.record()
+                if record.state == "queued":
+                    self._write_record(replace(record, process=ProcessIdentity.of(pid)))
+            finally:
+                lock.release()
 
     def _remove_leftovers(self) -> None:
         # Temporary files of a killed writer: nobody else writes here while the lock is held.
@@ -316,6 +325,15 @@ class RunDirectory:
             raise GfvizError(f"cannot remove run {self.id}: {error.strerror or error}") from error
         finally:
             lock.release()
+
+
+def _acquired(lock: WriterLock) -> bool:
+    # The launcher holds the lock for a moment too (`mark_launched`), just when its process comes to write.
+    for _ in range(20):
+        if lock.acquire():
+            return True
+        time.sleep(0.025)
+    return False
 
 
 def list_runs(root: str | Path) -> list[RunDirectory]:

@@ -185,7 +185,8 @@ class RunReader:
         writer = record.process
         phase, reason = record.state, record.reason
         if phase in ("queued", "running"):
-            alive = writer.alive() if writer is not None else phase == "queued" or None
+            # A queued run without a process: its launcher is about to start one, or died before it could.
+            alive = writer.alive() if writer is not None else None
             if alive is None:
                 newest = max(heartbeat or 0.0, record.started or record.created)
                 alive = clock.time() - newest < SILENT_SECONDS

@@ -14,6 +14,8 @@ from gfviz.errors import GfvizError
 from gfviz.signals.topk import TopKLogits
 
 _MAX_LINE = 64 * 2**20
+# Sequences are padded to the longest: one long line among many short ones must not take all memory (2 GiB here).
+_MAX_ENTRIES = 1 << 27
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ def read_served_logprobs(path: str | Path) -> ServedSignal:
     (`choices[].logprobs.top_logprobs`, a list of {token: logprob}), a bare `logprobs` object, or its list of positions.
     Positions that returned fewer than k entries are filled with −inf (probability 0); tokens written with the same
     bytes are one node and their probabilities add up. logsumexp is 0: the values are log-probabilities already.
-    Raises `GfvizError` naming file and line for anything else. O(T·k).
+    Raises `GfvizError` naming file and line for anything else, and for more than 2^27 entries B·T·k. O(B·T·k).
 
     >>> import tempfile, pathlib
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "served.jsonl"
@@ -49,7 +51,7 @@ def read_served_logprobs(path: str | Path) -> ServedSignal:
                 if positions:
                     sequences.append(positions)
                     texts.append(text)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise GfvizError(
                 f"{path}, line {number}: no top log-probabilities in the form of an OpenAI-compatible server "
                 f"({error or type(error).__name__}); ask the server for logprobs with top_logprobs"
@@ -68,7 +70,7 @@ def _json_lines(path: Path) -> Iterator[tuple[int, object]]:
                 if line.strip():
                     try:
                         yield number, json.loads(line)
-                    except (json.JSONDecodeError, RecursionError) as error:
+                    except (ValueError, RecursionError) as error:
                         raise GfvizError(f"{path}, line {number}: not JSON ({error})") from error
     except (OSError, UnicodeDecodeError) as error:
         raise GfvizError(f"{path}: cannot be read as UTF-8 text ({error})") from error
@@ -103,7 +105,12 @@ def _positions(logprobs) -> tuple[list[dict[bytes, float]], str]:
 
 def _entry_bytes(entry: dict) -> bytes:
     raw = entry.get("bytes")
-    return bytes(raw) if raw is not None else str(entry["token"]).encode("utf-8", "surrogatepass")
+    if raw is None:
+        return str(entry["token"]).encode("utf-8", "surrogatepass")
+    # bytes(7) would be seven zeros, and bytes(10**11) all the memory.
+    if not isinstance(raw, list):
+        raise ValueError("'bytes' is not a list of numbers")
+    return bytes(raw)
 
 
 def _merged(entries) -> dict[bytes, float]:
@@ -125,6 +132,11 @@ def _assemble(sequences: list[list[dict[bytes, float]]], texts: tuple[str, ...])
     index = {token: i for i, token in enumerate(tokens)}
     k = max(len(position) for positions in sequences for position in positions)
     length = max(map(len, sequences))
+    if len(sequences) * length * k > _MAX_ENTRIES:
+        raise GfvizError(
+            f"{len(sequences)} responses of up to {length} positions and {k} entries are too many to hold at once: "
+            "split the file, with responses of like length together"
+        )
     values = torch.full((len(sequences), length, k), -torch.inf, dtype=torch.float64)
     ids = torch.zeros((len(sequences), length, k), dtype=torch.int64)
     mask = torch.zeros((len(sequences), length), dtype=torch.bool)

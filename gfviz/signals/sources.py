@@ -44,6 +44,8 @@ def _read_npy(path: Path, key: str | None) -> Tensor:
         raise GfvizError(f"{path}: a .npy file holds one unnamed array: leave out the key '{key}'")
     try:
         array = np.load(path, mmap_mode="c", allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            raise ValueError("it is an archive of several arrays")
         return torch.from_numpy(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False)))
     except (ValueError, TypeError, OSError, EOFError) as error:
         raise GfvizError(f"{path}: not a readable .npy array of numbers ({error})") from error

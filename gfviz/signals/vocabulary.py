@@ -11,6 +11,8 @@ from functools import cached_property
 
 from gfviz.errors import GfvizError
 
+# No tokenizer comes near; a forged one with an id of 2^32 - 1 would make as many names.
+_MAX_IDS = 1 << 24
 _BYTE_FALLBACK = re.compile(r"^<0x([0-9A-Fa-f]{2})>$")
 
 
@@ -36,7 +38,7 @@ class Vocabulary:
     def from_tokenizer(cls, tokenizer, size: int | None = None) -> Vocabulary:
         """Read a Hugging Face tokenizer (fast or slow). `size` pads with unnamed ids up to the model's logits.
 
-        Raises `GfvizError` for an object that has no vocabulary. O(V).
+        Raises `GfvizError` for an object that has no vocabulary, or ids beyond 2^24. O(V).
         """
         try:
             written: dict[str, int] = tokenizer.get_vocab()
@@ -46,6 +48,8 @@ class Vocabulary:
                 f"labels must be a tokenizer, a Vocabulary or a list of strings, not {type(tokenizer).__name__}"
             ) from error
         count = max(size or 0, 1 + max(written.values(), default=-1))
+        if count > _MAX_IDS:
+            raise GfvizError(f"the tokenizer names the id {count - 1}: no vocabulary has more than {_MAX_IDS} ids")
         pieces = [f"<unused {i}>" for i in range(count)]
         for piece, index in written.items():
             pieces[index] = piece

@@ -239,3 +239,22 @@ def test_plain_text_is_a_text_a_line(tmp_path):
     (tmp_path / "a.txt").write_bytes("one\r\n\r\ntwo\u2028still two\n  \nthree".encode())
     assert [text.content for text in read_texts(tmp_path / "a.txt")] == ["one", "two\u2028still two", "three"]
     assert len(read_texts(tmp_path / "a.txt", limit=2)) == 2
+
+
+def test_a_model_in_training_draws_no_dropout_and_stays_in_training(tokenizer):
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(vocab_size=300, n_embd=32, n_layer=2, n_head=2, n_positions=64, resid_pdrop=0.5)
+    model = transformers.GPT2LMHeadModel(config).train()
+    model.transformer.h[0].attn.eval()
+    found = gv.capture(model, TEXTS, tokenizer=tokenizer)
+    modes = (model.training, model.transformer.h[0].attn.training, model.transformer.h[1].attn.training)
+    assert modes == (True, False, True)
+    assert found.content_hash == gv.capture(model.eval(), TEXTS, tokenizer=tokenizer).content_hash
+
+
+def test_special_tokens_of_a_slow_tokenizer_do_not_count():
+    slow = transformers.ByT5Tokenizer()
+    config = transformers.GPT2Config(vocab_size=len(slow), n_embd=8, n_layer=1, n_head=1, n_positions=16)
+    graph = gv.capture(transformers.GPT2LMHeadModel(config).eval(), ["abc"], tokenizer=slow)
+    # a, b, c and </s>: b and c are predicted, the closing token is not part of the text.
+    assert graph.positions == 2

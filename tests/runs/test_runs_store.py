@@ -319,3 +319,38 @@ def test_a_reader_never_meets_a_half_made_store(run: RunDirectory) -> None:
         assert run.status().state in ("queued", "running", "finished")
         assert run.reader().names() == []
     assert run.status().state == "finished"
+
+
+def test_a_launcher_that_comes_late_does_not_undo_what_its_process_said(run: RunDirectory) -> None:
+    with run.writer():
+        run.mark_launched(os.getppid())
+        assert run.record().state == "running"
+        assert run.record().process == ProcessIdentity.of()
+    run.mark_launched(os.getppid())
+    assert run.record().state == "finished"
+
+
+def test_facts_of_the_writer_before_survive_the_next(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    early = run.record()
+    with run.writer():
+        run.add_facts({"seed": 7})
+    true, calls = RunDirectory.record, iter([early])
+    # The first read is from before the other writer, as where both begin at once.
+    monkeypatch.setattr(RunDirectory, "record", lambda self: next(calls, None) or true(self))
+    run.writer().finish("finished")
+    assert run.record().facts == {"seed": 7}
+
+
+def test_a_run_that_nobody_started_can_be_removed(run: RunDirectory) -> None:
+    record = json.loads((run.path / "run.json").read_text())
+    assert run.status().state == "queued"
+    (run.path / "run.json").write_text(json.dumps({**record, "created": time.time() - 3600}))
+    assert run.status().state == "killed"
+    run.remove()
+    assert not run.path.exists()
+
+
+def test_a_configuration_that_yaml_cannot_hold_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(GfvizError, match="cannot make a run"):
+        RunDirectory.create(tmp_path, {"object": object()})
+    assert list(tmp_path.iterdir()) == []

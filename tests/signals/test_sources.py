@@ -122,3 +122,45 @@ def test_every_byte_has_a_byte_level_letter():
     encoded = ByteLevel(add_prefix_space=False).pre_tokenize_str("naïve 🙂\r\n")
     pieces = Vocabulary.from_tokens([piece for piece, _ in encoded], convention="byte-level")
     assert b"".join(pieces.tokens) == "naïve 🙂\r\n".encode()
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        '{"token": "a", "bytes": 99999999999, "logprob": -1}',
+        '{"token": "a", "logprob": -1' + "0" * 400 + "}",
+        '{"token": "a", "logprob": -1' + "0" * 5000 + "}",
+    ],
+)
+def test_served_numbers_that_no_server_sends_are_one_line(tmp_path, entry):
+    path = tmp_path / "served.jsonl"
+    path.write_text('{"content": [{"token": "a", "top_logprobs": [' + entry + "]}]}")
+    with pytest.raises(GfvizError, match="line 1"):
+        read_served_logprobs(path)
+
+
+def test_served_padding_cannot_take_all_memory(tmp_path):
+    path = tmp_path / "served.jsonl"
+    position = '{"a": -1}'
+    short, long = f'{{"top_logprobs": [{position}]}}\n', ", ".join([position] * 20_000)
+    path.write_text(short * 10_000 + f'{{"top_logprobs": [{long}]}}\n')
+    with pytest.raises(GfvizError, match="10001 responses of up to 20000 positions"):
+        read_served_logprobs(path)
+
+
+def test_an_archive_is_no_npy(tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.zeros((2, 3), np.float32))
+    (tmp_path / "a.npz").rename(tmp_path / "a.npy")
+    with pytest.raises(GfvizError, match="archive"):
+        read_logits(tmp_path / "a.npy")
+
+
+def test_a_forged_token_id_makes_no_names():
+    class Forged:
+        all_special_ids = ()
+
+        def get_vocab(self):
+            return {"a": 2**32 - 1}
+
+    with pytest.raises(GfvizError, match="4294967295"):
+        Vocabulary.from_tokenizer(Forged())
