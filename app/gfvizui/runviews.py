@@ -66,7 +66,7 @@ def head(run: RunDirectory, status: RunStatus, reader: RunReader) -> None:
     """Name, state, progress, ETA, heartbeat, newest numbers."""
     latest = reader.latest()
     total = status.total_steps or 0
-    done = status.step + 1
+    done = max(status.step, 0)
     now = time.time() if status.alive else (status.ended or status.heartbeat or time.time())
     spent = None if status.started is None else max(now - status.started, 0.0)
     left = spent / done * (total - done) if spent and done > 0 and total > done and status.alive else None

@@ -211,7 +211,9 @@ def exported(graph: CoactivationGraph, form: str, limit: int) -> bytes:
 def draw() -> None:
     files = parts.graphs_or_stop()
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        file = parts.choose_graph("Graph", "graph", files)
+        # Token graphs are the ones a person can read; names are all that is known before a file is opened.
+        first_token = next((i for i, file in enumerate(files) if "token" in file.name), 0)
+        file = parts.choose_graph("Graph", "graph", files, first_token)
         size = st.segmented_control(
             "Draw up to … nodes", list(SIZES), default="1 000", key="size", bind="query-params", required=True
         )

@@ -32,7 +32,7 @@ def overview(runs: list[RunDirectory]) -> list[str]:
                 "name": record.name,
                 "kind": record.kind,
                 "state": STATE_ICONS[status.state],
-                "progress": min(1.0, (status.step + 1) / total) if total else np.nan,
+                "progress": min(1.0, max(status.step, 0) / total) if total else np.nan,
                 "started": parts.when(record.created),
                 "tags": list(run.tags),
             }

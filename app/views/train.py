@@ -146,7 +146,7 @@ def seconds_per_step(config: FusionConfig) -> float | None:
             and other.get("training", {}).get("batch_size") == config.training.batch_size
         )
         if alike and status.state == "finished" and status.step > 0 and status.started and status.ended:
-            return (status.ended - status.started) / (status.step + 1)
+            return (status.ended - status.started) / max(status.step, 1)
     return None
 
 
