@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import scipy.sparse as sp
 
-from gfviz.gromov.network import MeasureNetwork
+from gfviz.gromov.network import EPS, MeasureNetwork
 from gfviz.gromov.problem import Problem
 from gfviz.gromov.transport import wasserstein_power
 
@@ -39,11 +41,20 @@ def spectrum_distance(a: MeasureNetwork, b: MeasureNetwork) -> float:
     Where only leading eigenvalues are known, the others enter as the distance of their norms (Cauchy–Schwarz).
     """
     (left, left_rest), (right, right_rest) = a.rest_spectrum, b.rest_spectrum
+    slack = _rest_slack(a, left_rest) + _rest_slack(b, right_rest)
     if left_rest or right_rest:
         size = min(len(left) if left_rest else len(left) + 1, len(right) if right_rest else len(right) + 1)
         left, left_rest = _cut(left, left_rest, size)
         right, right_rest = _cut(right, right_rest, size)
-    return _padded(left, right, 1) + _padded(left, right, -1) + (left_rest - right_rest) ** 2
+    return _padded(left, right, 1) + _padded(left, right, -1) + max(0.0, abs(left_rest - right_rest) - slack) ** 2
+
+
+def _rest_slack(network: MeasureNetwork, rest: float) -> float:
+    """How far rounding may have moved a rest's norm: it is the root of a difference of squares, which cancels."""
+    if rest == 0:
+        return 0.0
+    error = 64 * EPS * math.sqrt(network.n) * network.square_norm
+    return math.sqrt(rest**2 + error) - math.sqrt(max(0.0, rest**2 - error))
 
 
 def _cut(values: np.ndarray, rest: float, size: int) -> tuple[np.ndarray, float]:

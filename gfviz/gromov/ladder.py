@@ -21,6 +21,9 @@ from gfviz.gromov.transport import Plan
 BUDGETS = tuple(LADDERS)
 """Names of the fixed budgets, cheapest first."""
 
+CEILINGS = {"fast": 2.0, "standard": 5.0, "thorough": 60.0}
+"""Seconds that a rung of a named budget may be predicted to take; the cost model is the same on any machine."""
+
 OnRung = Callable[[RungRecord, float, float], None]
 """Called after every rung with its record and the interval so far."""
 
@@ -66,7 +69,7 @@ def gromov_wasserstein(
     started = time.perf_counter()
     limit = _seconds(budget)
     problem = Problem(a, b, p, weights)
-    climb = _Climb(problem, on_rung, started + limit)
+    climb = _Climb(problem, on_rung, started + limit, CEILINGS.get(budget, math.inf))  # type: ignore[call-overload]
     note = ""
     try:
         for name in LADDERS[budget] if isinstance(budget, str) else LADDERS["thorough"]:
@@ -124,8 +127,8 @@ def _seconds(budget: str | float) -> float:
 class _Climb:
     """One run up the ladder."""
 
-    def __init__(self, problem: Problem, on_rung: OnRung | None, deadline: float) -> None:
-        self.problem, self.on_rung = problem, on_rung
+    def __init__(self, problem: Problem, on_rung: OnRung | None, deadline: float, ceiling: float = math.inf) -> None:
+        self.problem, self.on_rung, self.ceiling = problem, on_rung, ceiling
         self.state = State(deadline=deadline)
         self.records: list[RungRecord] = []
 
@@ -138,6 +141,8 @@ class _Climb:
             predicted = rung.cost(self.problem)[0]
             if left <= 0 or (predicted > left and not rung.interruptible):
                 reason = f"{predicted:.2g} s predicted, {max(left, 0.0):.2g} s left"
+        if not reason and not anytime and not always and rung.cost(self.problem)[0] > self.ceiling:
+            reason = f"more than {self.ceiling:g} s predicted: give a budget in seconds"
         if reason:
             self._record(RungRecord(rung.name, rung.side, None, 0.0, False, reason))
             return
@@ -158,13 +163,16 @@ class _Climb:
                 value = problem.value(bound)
                 if bound > state.lower:
                     state.lower, state.lower_rung = bound, rung.name
-            if side == "upper" and outcome.plan is not None:
+            note = outcome.note
+            if side == "upper" and outcome.plan is not None and not problem.feasible(outcome.plan):
+                note = "left out: the solver returned a plan with other marginals"
+            elif side == "upper" and outcome.plan is not None:
                 bound = problem.objective(outcome.plan)[1]
                 value = problem.value(bound)
                 if bound < state.upper:
                     state.upper, state.upper_rung, state.plan = bound, rung.name, outcome.plan
             records.append(
-                RungRecord(rung.name, side_of(side), value, seconds if side == rung.side else 0.0, True, outcome.note)
+                RungRecord(rung.name, side_of(side), value, seconds if side == rung.side else 0.0, True, note)
             )
         self._settle(outcome)
         return records

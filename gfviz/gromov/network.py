@@ -22,6 +22,8 @@ FULL_SPECTRUM = 1600
 """Above this size of Gram only the leading eigenvalues are computed; the others enter through their norm."""
 LEADING = 48
 """How many leading eigenvalues are computed then."""
+LEAST_WEIGHT = 1e-13
+"""Positive weights below this share of the largest are refused: sums of masses absorb them."""
 SPARSE_PRODUCTS = 40_000_000
 """Above this many products ZᵀZ is not even formed sparsely."""
 
@@ -64,6 +66,11 @@ def _checked_weights(weights: Any, n: int, side: str) -> np.ndarray:
     if top <= 0:
         raise GfvizError(f"weights of the {side} graph have zero mass: give at least one node a positive weight")
     w = w / top  # first by the largest, so that the sum neither overflows nor vanishes
+    if ((w > 0) & (w < LEAST_WEIGHT)).any():
+        raise GfvizError(
+            f"weights of the {side} graph span more than float64 can couple (some are below {LEAST_WEIGHT:g} of the "
+            "largest): set those to 0, or use uniform weights"
+        )
     return w / w.sum()
 
 
@@ -135,7 +142,9 @@ class MeasureNetwork:
             matrix = _checked_matrix(source.dense() if n <= DENSE_NODES else _columns_dense(source, keep), side)
             if n <= DENSE_NODES:
                 matrix = matrix[np.ix_(keep, keep)]
-            return cls(size=n, support=keep, weights=w[keep], matrix=matrix, psd=True)
+            # Factors make a Gram matrix; an accumulated one may come from anybody's file and is looked at.
+            known = True if source.factors is not None else None
+            return cls(size=n, support=keep, weights=w[keep], matrix=matrix, psd=known)
         if source.factors is not None:
             z = sp.csr_array(source.factors, dtype=np.float64)[:, keep] / np.sqrt(float(source.positions))
             _check_finite(z, side)
@@ -144,7 +153,7 @@ class MeasureNetwork:
             raise GfvizError(f"the {side} graph holds neither factors nor an accumulated matrix: build it again")
         acc = sp.csr_array(source.accumulated, dtype=np.float64)[keep][:, keep]
         _check_finite(acc, side)
-        return cls(size=n, support=keep, weights=w[keep], sparse_matrix=sp.csr_array(acc), psd=True)
+        return cls(size=n, support=keep, weights=w[keep], sparse_matrix=sp.csr_array(acc), psd=False)
 
     @cached_property
     def magnitude(self) -> float:
@@ -189,7 +198,8 @@ class MeasureNetwork:
 
     @cached_property
     def psd(self) -> bool:
-        """Whether C is positive semidefinite up to rounding (n·ε of the spectral norm); graphs are by construction."""
+        """Whether C is positive semidefinite up to rounding (n·ε of the spectral norm). Factors prove it; a sparse
+        matrix too large for its eigenvalues counts as indefinite, which costs bounds and proves nothing false."""
         if self._psd is not None:
             return self._psd
         eigenvalues = np.linalg.eigvalsh(self.dense)
@@ -298,7 +308,9 @@ class MeasureNetwork:
         start = np.ones(operator.shape[0]) + np.arange(operator.shape[0]) / operator.shape[0]
         values = eigsh(operator, k=LEADING, which="LA", v0=start, return_eigenvectors=False)
         values = np.maximum(values, 0.0)
-        return values, float(np.sqrt(max(0.0, self.rest_square_norm - float(values @ values))))
+        # Never exactly 0, which says that no eigenvalue was left out.
+        left_out = max(np.finfo(np.float64).tiny, self.rest_square_norm - float(values @ values))
+        return values, float(np.sqrt(left_out))
 
     @cached_property
     def products(self) -> float:

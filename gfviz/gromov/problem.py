@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,6 +15,7 @@ from gfviz.errors import GfvizError
 from gfviz.gromov.network import EPS, MeasureNetwork, Source, bilinear, weighted_gram
 from gfviz.gromov.transport import Plan
 
+LARGEST_P = 64
 _BLOCK = 1 << 21  # entries handled at once in the pairwise objective: 16 MB
 
 
@@ -24,8 +26,8 @@ class Problem:
     """
 
     def __init__(self, a: Source, b: Source, p: float = 2, weights: Any = None) -> None:
-        if not (isinstance(p, (int, float)) and math.isfinite(p) and p >= 1):
-            raise GfvizError(f"p = {p!r} is not a finite number >= 1: pass p=2 or p=1")
+        if not (isinstance(p, (int, float)) and 1 <= p <= LARGEST_P):
+            raise GfvizError(f"p = {p!r} is not a number in 1..{LARGEST_P} (higher powers underflow): pass p=2 or p=1")
         if weights is None:
             first, second = None, None
         else:
@@ -99,13 +101,15 @@ class Problem:
     def _pairwise(self, plan: Plan) -> float:
         c, d, power = self.a.dense, self.b.dense, self.p
         step = max(1, _BLOCK // len(plan.rows))
-        parts = []
+        parts, differs = [], False
         for start in range(0, len(plan.rows), step):
             some = slice(start, start + step)
             gap = c[plan.rows[some]][:, plan.rows] - d[plan.cols[some]][:, plan.cols]
+            differs = differs or bool(gap.any())
             gap = gap * gap if power == 2 else np.abs(gap) ** power
             parts.append(float(plan.mass[some] @ (gap @ plan.mass)))
-        return math.fsum(parts)
+        # Differences too small for their power are not equality: only equal entries give 0.
+        return math.fsum(parts) or (sys.float_info.min if differs else 0.0)
 
     def overlap(self, plan: Plan) -> float:
         """tr(Cᵀ π D πᵀ) = Σ C_ik D_jl π_ij π_kl of a sparse coupling, through factors where there are any."""
@@ -115,6 +119,10 @@ class Problem:
             moved = sp.csr_array(left @ pi)
             cross = weighted_gram(moved, np.ones(self.b.n), right)
             return float(np.einsum("tu,tu->", cross, cross))
+        if left is not None:
+            return _through(_as_sparse(self.b), sp.csr_array(pi.T @ left.T))
+        if right is not None:
+            return _through(_as_sparse(self.a), sp.csr_array(pi @ right.T))
         carried = sp.csr_array(pi.T @ sp.csr_array(_as_sparse(self.a) @ pi))
         return float((carried * _as_sparse(self.b)).sum())
 
@@ -127,16 +135,43 @@ class Problem:
         if left is not None and right is not None:
             cross = weighted_gram(sp.csr_array(left @ pi), np.ones(self.b.n), right)
             return bilinear(left, plan.rows, cross, right, plan.cols)
+        if right is not None:  # (C π Yᵀ) Y
+            carried = sp.csr_array(_as_sparse(self.a) @ sp.csr_array(pi @ right.T))
+            return _cellwise(carried, plan.rows, sp.csc_array(right), plan.cols)
+        if left is not None:  # Zᵀ (Z π D)
+            carried = sp.csr_array(sp.csr_array(left @ pi) @ _as_sparse(self.b))
+            return _cellwise(sp.csr_array(left.T), plan.rows, sp.csc_array(carried), plan.cols)
         carried = sp.csr_array(sp.csr_array(_as_sparse(self.a) @ pi) @ _as_sparse(self.b))
         return np.asarray(carried[plan.rows, plan.cols]).ravel()
 
+    def feasible(self, plan: Plan) -> bool:
+        """Whether a plan has this pair's marginals: an external solver at its iteration limit may return any."""
+        for cells, network in ((plan.rows, self.a), (plan.cols, self.b)):
+            off = np.abs(np.bincount(cells, plan.mass, network.n) - network.weights)
+            if (off > 1e-9 * network.weights + 1e-15).any():
+                return False
+        return bool((plan.mass >= 0).all())
+
+
+def _through(matrix: Any, w: sp.csr_array) -> float:
+    """Σ_t w_tᵀ M w_t over the columns w_t of [n, T]."""
+    return float((sp.csr_array(matrix @ w) * w).sum())
+
+
+def _cellwise(left: sp.csr_array, rows: np.ndarray, right: sp.csc_array, cols: np.ndarray) -> np.ndarray:
+    """left[rows[s], :] · right[:, cols[s]] for each s [S], some thousand at a time."""
+    parts = []
+    for start in range(0, len(rows), 4096):
+        some = slice(start, start + 4096)
+        parts.append(np.asarray(left[rows[some]].multiply(sp.csr_array(right[:, cols[some]].T)).sum(axis=1)).ravel())
+    return np.concatenate(parts) if parts else np.zeros(0)
+
 
 def _as_sparse(network: MeasureNetwork) -> Any:
+    """C as a sparse matrix; never asked of a network that is held as factors."""
     if network.matrix is not None:
         return sp.csr_array(network.matrix)
-    if network.sparse_matrix is not None:
-        return network.sparse_matrix
-    return network.sparse
+    return network.sparse_matrix
 
 
 @dataclass

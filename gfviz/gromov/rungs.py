@@ -143,7 +143,10 @@ def polish(problem: Problem, plan: Plan, deadline: float) -> Plan:
 
 def _exchange(problem: Problem, state: State) -> Outcome:
     assert state.plan is not None
-    return Outcome(plan=polish(problem, state.plan, state.deadline))
+    start = state.plan
+    if len(start.rows) > 2 * (problem.a.n + problem.b.n):  # an interior coupling has no few cells to exchange between
+        start = _best(problem, [couplings.sorted_coupling(problem), *state.starts])
+    return Outcome(plan=polish(problem, start, state.deadline))
 
 
 def _multistart(problem: Problem, state: State) -> Outcome:
@@ -192,6 +195,12 @@ def _enumerate(problem: Problem, state: State) -> Outcome:
     assert plan is not None
     value = min(problem.objective(plan)[0], state.upper)
     return Outcome(lower=value, plan=plan, proof="enumeration")
+
+
+def _interior(problem: Problem, state: State) -> Outcome:
+    leans = [None, *state.starts[-2:], state.plan]
+    plans = [couplings.interior_gradient(problem, lean, deadline=state.deadline) for lean in leans]
+    return Outcome(plan=_best(problem, plans))
 
 
 def _heads(problem: Problem, state: State, size: int) -> Outcome:
@@ -274,6 +283,14 @@ _CATALOGUE = (
         (SQUARE_LOSS, DENSE),
         True,
     ),
+    Rung(
+        "interior",
+        "upper",
+        _interior,
+        lambda problem: _matrix_cost(problem, 3, 1e-7),
+        (SQUARE_LOSS, DENSE, (lambda problem: not problem.psd, "PSD pairs have a vertex for an optimum")),
+        True,
+    ),
     Rung("exchange", "upper", _exchange, lambda problem: _matrix_cost(problem, 3, 3e-8), (DENSE,), True),
     Rung(
         "ascent",
@@ -351,6 +368,7 @@ _STANDARD = (
     "spectral",
     "heads",
     "conditional_gradient",
+    "interior",
     "exchange",
     "enumeration",
     "ascent",

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import gfviz.gromov as gw
 from gfviz.errors import GfvizError
+from gfviz.gromov.problem import Problem
 from tests.gromov import families as fam
 
 SEEDS = st.integers(0, 10**6)
@@ -229,3 +230,46 @@ def test_shares_sum_to_the_objective_and_displays_are_safe() -> None:
     low, high = gw.apriori_interval(c, d)
     assert low <= result.upper
     assert high >= result.lower
+
+
+def test_never_above_pot_on_its_own_ground() -> None:
+    rng = np.random.default_rng(6)
+    pairs = [(family(16, rng), family(16, rng), None) for family in fam.FAMILIES.values()]
+    pairs += [(fam.symmetric(9, rng), fam.symmetric(9, rng), None), (fam.psd(7, rng), fam.psd(10, rng), None)]
+    pairs.append((fam.psd(6, rng), fam.symmetric(8, rng), (rng.random(6), rng.random(8))))
+    for c, d, weights in pairs:
+        theirs = gw.run_rung("pot", c, d, weights=weights).value
+        assert theirs is not None
+        assert gw.gromov_wasserstein(c, d, weights=weights).upper <= theirs * (1 + 1e-7)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=SEEDS, n=st.integers(2, 7), m=st.integers(2, 7))
+def test_lower_bounds_hold_at_random_couplings_of_any_pair(seed: int, n: int, m: int) -> None:
+    rng = np.random.default_rng(seed)
+    c, d = fam.symmetric(n, rng), fam.symmetric(m, rng)
+    p, q = rng.random(n) + 0.1, rng.random(m) + 0.1
+    plan = fam.random_plan(p / p.sum(), q / q.sum(), rng)
+    for power in (1, 1.5, 2):
+        result = gw.gromov_wasserstein(c, d, p=power, weights=(p, q))
+        assert result.lower <= fam.definition(c, d, plan, power) ** (1 / power) * (1 + 1e-12)
+        assert result.lower <= result.upper
+        found = result.coupling.toarray()
+        assert found.sum(1) == pytest.approx(p / p.sum(), abs=1e-12)
+        assert fam.definition(c, d, found, power) ** (1 / power) == pytest.approx(result.upper, rel=1e-8)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=SEEDS, n=st.integers(2, 6), m=st.integers(2, 6))
+def test_the_decomposition_is_an_identity_at_any_coupling(seed: int, n: int, m: int) -> None:
+    rng = np.random.default_rng(seed)
+    c, d = fam.symmetric(n, rng), fam.symmetric(m, rng)
+    p, q = rng.random(n) + 0.1, rng.random(m) + 0.1
+    problem = Problem(c, d, 2, (p, q))
+    a, b = problem.a, problem.b
+    plan = fam.random_plan(a.weights, b.weights, rng)
+    rest = [side.rest / np.sqrt(np.outer(side.weights, side.weights)) for side in (a, b)]
+    means = (a.mean - b.mean) ** 2
+    spread = 2 * (plan * (a.centred_means[:, None] - b.centred_means[None, :]) ** 2).sum()
+    whole = means + spread + fam.definition(rest[0], rest[1], plan)
+    assert fam.definition(a.dense, b.dense, plan) == pytest.approx(whole, rel=1e-9)
