@@ -69,7 +69,8 @@ def gromov_wasserstein(
     started = time.perf_counter()
     limit = _seconds(budget)
     problem = Problem(a, b, p, weights)
-    climb = _Climb(problem, on_rung, started + limit, CEILINGS.get(budget, math.inf))  # type: ignore[call-overload]
+    ceiling = CEILINGS[budget] if isinstance(budget, str) else math.inf
+    climb = _Climb(problem, on_rung, started + limit, ceiling)
     note = ""
     try:
         for name in LADDERS[budget] if isinstance(budget, str) else LADDERS["thorough"]:
