@@ -132,7 +132,7 @@ def _rung_rows(pair: Pair, p: float, effort: Effort, last: GromovResult) -> list
 
 def _one_rung(pair: Pair, p: float, name: str) -> dict[str, Any]:
     try:
-        record, _ = _timed(lambda: run_rung(name, pair.a, pair.b, p=p, weights=pair.weights))
+        record = run_rung(name, pair.a, pair.b, p=p, weights=pair.weights)
     except GfvizError as error:
         return _row(name, "rung", "", _UNSPENT, status="not valid", note=str(error))
     return _record_row(record, name)

@@ -66,7 +66,7 @@ COLUMNS = {
     "upper_ratio": "upper / truth: at least 1",
     "error": "|value / truth − 1|",
     "gap": "(upper − lower) / upper of a budget",
-    "seconds": "wall time, the best of three where below 0.3 s; a rung's own part",
+    "seconds": "wall time, the best of three where below 0.3 s; of a rung its own part, once",
     "cpu_seconds": "processor time of the same call (budgets, the paper's form, POT): what it takes on an idle core",
     "peak_bytes": "largest memory of Python and numpy during the call (first pair of each size)",
     "note": "why it was left out, or where the value came from",
