@@ -11,8 +11,10 @@ import numpy as np
 import torch
 
 from gfviz.bench.measure import Row, copy_bandwidth, make_row, ratio, times
+from gfviz.graph import CoactivationGraph
 from gfviz.gromov import gromov_wasserstein, sorted_gw
 from gfviz.gromov.batched import KINDS, GraphSummary, lower_bound, sorted_upper_bound
+from gfviz.signals import TopKLogits
 
 _CPU = torch.device("cpu")
 
@@ -25,35 +27,37 @@ def run(device: torch.device, size: str) -> list[Row]:
     return [*rows, _many(graphs, 64 if size == "full" else 4, device, rounds)]
 
 
-def _graph(n: int, seed: int, positions: int = 64) -> np.ndarray:
-    """A rank graph of probabilities: sorted softmaxes of normal logits."""
-    z = _signals(1, positions, n, seed)[0].numpy()
-    return z.T @ z / positions
-
-
 def _signals(count: int, positions: int, k: int, seed: int) -> torch.Tensor:
+    """Sorted softmaxes of normal logits: the factors of rank graphs of probabilities."""
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(count, positions, k, generator=generator, dtype=torch.float64) * 3
     return logits.softmax(-1).sort(-1, descending=True).values
 
 
+def _graph(n: int, seed: int, positions: int = 64) -> CoactivationGraph:
+    logits = _signals(1, positions, n, seed)[0].log()
+    return CoactivationGraph.from_signal(TopKLogits.from_logits(logits, n), nodes="rank")
+
+
 def _sizes(n: int, rounds: int, bandwidth: float, last: bool) -> list[Row]:
-    a, b = _graph(n, 1), _graph(n, 2)
+    graphs = _graph(n, 1), _graph(n, 2)
+    a, b = (graph.dense() for graph in graphs)
     work: dict[str, Callable[[], object]] = {
-        "sorted": lambda: sorted_gw(a, b, p=2),
+        "sorted": lambda: sorted_gw(*graphs, p=2),
         "fast": lambda: gromov_wasserstein(a, b, budget="fast"),
         "POT": _pot(a, b),
     }
     seconds = times(work, _CPU, rounds)
     middle = {name: 1000 * statistics.median(values) for name, values in seconds.items()}
     floor = 1000 * 2 * a.nbytes / bandwidth
+    factors = 1000 * 2 * 64 * n * 8 / bandwidth
     target = ">= 1000" if last else None
     return [
         make_row(
-            f"gw · sorted_gw of two {n} × {n} arrays against POT's gromov_wasserstein2 (ratio: POT / ours)",
+            f"gw · sorted_gw of two graphs of {n} nodes against POT's gromov_wasserstein2 (ratio: POT / ours)",
             middle["sorted"],
             "ms",
-            floor=floor,
+            floor=factors,
             peer=middle["POT"],
             ratio=ratio(seconds["POT"], seconds["sorted"]),
             target=target,

@@ -62,16 +62,22 @@ def make_row(
 
 def times(work: Mapping[str, Callable[[], object]], device: torch.device, rounds: int) -> dict[str, list[float]]:
     """Seconds of each piece of work in each of `rounds` rounds, all of them in turn: a busy machine slows all alike."""
+    clock = clock_for(device)
     found: dict[str, list[float]] = {name: [] for name in work}
     for number in range(rounds + 1):
         for name, run in work.items():
             wait(device)
-            begun = time.perf_counter()
+            begun = clock()
             run()
             wait(device)
             if number or rounds == 1:  # the first round warms caches and compilers
-                found[name].append(time.perf_counter() - begun)
+                found[name].append(clock() - begun)
     return {name: values[-rounds:] for name, values in found.items()}
+
+
+def clock_for(device: torch.device) -> Callable[[], float]:
+    """The clock to time by: on one core the processor's time, which other programs do not stretch; else the wall's."""
+    return time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
 
 
 def ratio(over: list[float], under: list[float]) -> float:
