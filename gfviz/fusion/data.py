@@ -51,9 +51,9 @@ def read_examples(paths: Sequence[str | Path]) -> list[Example]:
 
 
 def write_examples(path: str | Path, examples: Iterable[Example]) -> None:
-    """Write JSON lines that `read_examples` reads back, whole or not at all."""
+    """Write JSON lines that `read_examples` reads back, whole or not at all; escapes keep even lone surrogates."""
     rows = ({key: value for key, value in asdict(example).items() if value is not None} for example in examples)
-    atomic_write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    atomic_write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def examples_hash(examples: Iterable[Example]) -> str:
