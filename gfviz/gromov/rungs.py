@@ -53,6 +53,7 @@ class Rung:
 
 SQUARE_LOSS = (lambda problem: problem.p == 2, "needs p = 2")
 DENSE = (lambda problem: problem.dense, "needs the matrices themselves: too many nodes")
+INDEFINITE = (lambda problem: not problem.psd, "not needed: PSD pairs have a vertex for an optimum")
 LARGE = (lambda problem: not problem.dense, "made for graphs too large for a matrix")
 SMALL = (lambda problem: problem.a.n * problem.b.n <= ROWS_CELLS, "needs a matrix of n·m costs: too many nodes")
 
@@ -233,10 +234,6 @@ def _up_to(n: int) -> tuple[Callable[[Problem], bool], str]:
     return (lambda problem: problem.a.n <= n, f"needs n <= {n}: its costs grow as n⁴")
 
 
-def _limited(cells: float) -> tuple[Callable[[Problem], bool], str]:
-    return (lambda problem: problem.a.n * problem.b.n <= cells, f"left to budgets in seconds above n·m = {cells:.0f}")
-
-
 _CATALOGUE = (
     Rung("sorted", "lower", lambda problem, state: Outcome(lower=bounds.sorted_bound(problem)), _line_cost),
     Rung(
@@ -284,11 +281,19 @@ _CATALOGUE = (
         True,
     ),
     Rung(
+        "pot_indefinite",
+        "upper",
+        _pot,
+        lambda problem: _matrix_cost(problem, 3, 1e-7),
+        # on PSD pairs conditional_gradient takes POT's own path; on others ties part them, so POT itself is asked
+        (SQUARE_LOSS, DENSE, INDEFINITE),
+    ),
+    Rung(
         "interior",
         "upper",
         _interior,
         lambda problem: _matrix_cost(problem, 3, 1e-7),
-        (SQUARE_LOSS, DENSE, (lambda problem: not problem.psd, "PSD pairs have a vertex for an optimum")),
+        (SQUARE_LOSS, DENSE, INDEFINITE),
         True,
     ),
     Rung("exchange", "upper", _exchange, lambda problem: _matrix_cost(problem, 3, 3e-8), (DENSE,), True),
@@ -369,6 +374,7 @@ _STANDARD = (
     "heads",
     "conditional_gradient",
     "interior",
+    "pot_indefinite",
     "exchange",
     "enumeration",
     "ascent",
