@@ -53,6 +53,8 @@ from gfviz.study.tasks import FAMILIES, Example
 CHECKPOINTED = "prose-student"
 _CHECKPOINTS = 5
 _LONGEST_ANSWER = 40
+# Texts whose tokens are copied at first; enough to meet every token.
+_COPIED = 1600
 
 
 @dataclass(frozen=True)
@@ -199,7 +201,7 @@ def rescore(spec: ModelSpec, out: Path, device: str, smoke: bool) -> dict[str, o
 def _batches(spec: ModelSpec, data: Data, tokenizer: PreTrainedTokenizerFast) -> Iterator[Batch]:
     if spec.kind == "prose":
         return prose_batches(data.texts, tokenizer, spec.batch, spec.length, spec.seed)
-    copies = copy_batches(data.texts[::50], tokenizer, spec.batch, spec.seed)
+    copies = copy_batches(data.texts[:: max(1, len(data.texts) // _COPIED)], tokenizer, spec.batch, spec.seed)
     return chain(islice(copies, spec.copying), task_batches(data.examples, tokenizer, spec.batch, spec.seed))
 
 
