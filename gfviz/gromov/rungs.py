@@ -230,6 +230,11 @@ def _sweeps(problem: Problem) -> int:
     return int(min(120, max(4, 20 * (64 / problem.a.n) ** 4)))
 
 
+def _nodes(problem: Problem) -> int:
+    # subproblems of 12 sweeps each: about 20 s at any n, so that the rung stays inside the budget that names it
+    return int(min(4000, max(40, 20 / _dual_cost(problem, 12)[0])))
+
+
 def _up_to(n: int) -> tuple[Callable[[Problem], bool], str]:
     return (lambda problem: problem.a.n <= n, f"needs n <= {n}: its costs grow as n⁴")
 
@@ -339,8 +344,8 @@ _CATALOGUE = (
     Rung(
         "long_branch",
         "lower",
-        lambda problem, state: _branch(problem, state, 4000),
-        lambda problem: _dual_cost(problem, 12 * 4000),
+        lambda problem, state: _branch(problem, state, _nodes(problem)),
+        lambda problem: _dual_cost(problem, 12 * _nodes(problem)),
         (ASSIGNABLE, DENSE, _up_to(20)),
         True,
     ),
@@ -369,6 +374,7 @@ RUNGS = {rung.name: rung for rung in _CATALOGUE}
 _FAST = ("sorted", "sorted_coupling", "centred", "gilmore_lawler", "rows")
 _STANDARD = (
     *_FAST,
+    # fmt: off
     "entries",
     "spectral",
     "heads",
@@ -380,6 +386,7 @@ _STANDARD = (
     "ascent",
     "dual",
     "branch",
+    # fmt: on
 )
 LADDERS: dict[str, tuple[str, ...]] = {
     "fast": _FAST,
