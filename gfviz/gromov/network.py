@@ -319,6 +319,12 @@ class MeasureNetwork:
             return float((np.diff(self.z.indptr).astype(np.float64) ** 2).sum())
         return float(self.n**2) if self.sparse_matrix is None else float(self.sparse_matrix.nnz)
 
+    @property
+    def stored(self) -> int:
+        """Numbers that the source holds: entries of the matrix, or stored ones."""
+        held = self.z if self.z is not None else self.sparse_matrix
+        return self.n * self.n if held is None else int(held.nnz)
+
     @cached_property
     def sparse(self) -> sp.csr_array | None:
         """C as a sparse matrix where that is affordable, else None; only where not `is_dense`."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gfviz.gromov import ascent, bounds, branch, couplings, dual, enumeration, exchange, heads, rows
+from gfviz.gromov import ascent, bounds, branch, costs, couplings, dual, enumeration, exchange, heads, rows
 from gfviz.gromov.network import SPARSE_PRODUCTS
 from gfviz.gromov.problem import Problem, State
 from gfviz.gromov.result import Side
@@ -68,33 +68,8 @@ def _assignable(problem: Problem) -> bool:
 ASSIGNABLE = (_assignable, "needs p = 2, PSD matrices, n = m and uniform weights")
 
 
-def _size(problem: Problem) -> tuple[float, float]:
-    return float(problem.a.n), float(problem.b.n)
-
-
-def _line_cost(problem: Problem) -> tuple[float, float]:
-    n, m = _size(problem)
-    stored = sum(8.0 * (x.z.nnz if x.z is not None else x.n**2) for x in (problem.a, problem.b))
-    return 2e-5 + 3e-7 * (n + m) + 1e-10 * stored, 40 * (n + m)
-
-
-def _matrix_cost(problem: Problem, order: float, unit: float) -> tuple[float, float]:
-    n, m = _size(problem)
-    return 5e-5 + unit * (n**order + m**order), 32 * (n * n + m * m)
-
-
-def _spectral_cost(problem: Problem) -> tuple[float, float]:
-    sides = [min(x.n, x.z.shape[0]) if x.z is not None else x.n for x in (problem.a, problem.b)]
-    return 1e-4 + sum(1.5e-10 * t**3 + 5e-8 * t * t for t in sides), sum(24.0 * t * t for t in sides)
-
-
 def _entries_known(problem: Problem) -> bool:
     return all(side.is_dense or side.products <= SPARSE_PRODUCTS for side in (problem.a, problem.b))
-
-
-def _entries_cost(problem: Problem) -> tuple[float, float]:
-    listed = sum(side.n**2 if side.is_dense else side.products for side in (problem.a, problem.b))
-    return 5e-5 + 2e-7 * listed, 48.0 * listed
 
 
 def _entries(problem: Problem, state: State) -> Outcome:
@@ -220,47 +195,32 @@ def _pot(problem: Problem, state: State) -> Outcome:
     return Outcome(plan=Plan(kept_rows, kept_cols, plan[kept_rows, kept_cols]))
 
 
-def _dual_cost(problem: Problem, sweeps: int) -> tuple[float, float]:
-    n = problem.a.n
-    return 1e-4 + sweeps * (8e-9 * n**4 + 3e-7 * n**3), 8.0 * n**4
-
-
-def _sweeps(problem: Problem) -> int:
-    # about the same work at every n; at n = 64 some seconds
-    return int(min(120, max(4, 20 * (64 / problem.a.n) ** 4)))
-
-
-def _nodes(problem: Problem) -> int:
-    # subproblems of 12 sweeps each: about 20 s at any n, so that the rung stays inside the budget that names it
-    return int(min(4000, max(40, 20 / _dual_cost(problem, 12)[0])))
-
-
 def _up_to(n: int) -> tuple[Callable[[Problem], bool], str]:
     return (lambda problem: problem.a.n <= n, f"needs n <= {n}: its costs grow as n⁴")
 
 
 _CATALOGUE = (
-    Rung("sorted", "lower", lambda problem, state: Outcome(lower=bounds.sorted_bound(problem)), _line_cost),
+    Rung("sorted", "lower", lambda problem, state: Outcome(lower=bounds.sorted_bound(problem)), costs.line),
     Rung(
-        "sorted_coupling", "upper", lambda problem, state: Outcome(plan=couplings.sorted_coupling(problem)), _line_cost
+        "sorted_coupling", "upper", lambda problem, state: Outcome(plan=couplings.sorted_coupling(problem)), costs.line
     ),
     Rung(
         "centred",
         "lower",
         lambda problem, state: Outcome(lower=bounds.centred_bound(problem)),
-        lambda problem: _matrix_cost(problem, 2, 4e-9),
+        costs.norm,
         (SQUARE_LOSS,),
     ),
     Rung(
-        "gilmore_lawler", "lower", _gilmore_lawler, lambda problem: _matrix_cost(problem, 3, 1e-9), (ASSIGNABLE, DENSE)
+        "gilmore_lawler", "lower", _gilmore_lawler, lambda problem: costs.matrix(problem, 3, 1e-9), (ASSIGNABLE, DENSE)
     ),
-    Rung("rows", "lower", _rows, lambda problem: _matrix_cost(problem, 3, 2e-9), (DENSE, SMALL)),
-    Rung("entries", "lower", _entries, _entries_cost, (DENSE,)),
+    Rung("rows", "lower", _rows, lambda problem: costs.matrix(problem, 3, 2e-9), (DENSE, SMALL)),
+    Rung("entries", "lower", _entries, costs.entries, (DENSE,)),
     Rung(
         "sparse_entries",
         "lower",
         _entries,
-        _entries_cost,
+        costs.entries,
         (LARGE, (_entries_known, "needs the entries of C: too many to list")),
     ),
     Rung(
@@ -274,14 +234,14 @@ _CATALOGUE = (
         "spectral",
         "lower",
         lambda problem, state: Outcome(lower=bounds.spectral_bound(problem)),
-        _spectral_cost,
+        costs.spectrum,
         (SQUARE_LOSS,),
     ),
     Rung(
         "conditional_gradient",
         "upper",
         _conditional_gradient,
-        lambda problem: _matrix_cost(problem, 3, 5e-9),
+        lambda problem: costs.matrix(problem, 3, 5e-9),
         (SQUARE_LOSS, DENSE),
         True,
     ),
@@ -289,7 +249,7 @@ _CATALOGUE = (
         "pot_indefinite",
         "upper",
         _pot,
-        lambda problem: _matrix_cost(problem, 3, 1e-7),
+        lambda problem: costs.matrix(problem, 3, 1e-7),
         # on PSD pairs conditional_gradient takes POT's own path; on others ties part them, so POT itself is asked
         (SQUARE_LOSS, DENSE, INDEFINITE),
     ),
@@ -297,16 +257,16 @@ _CATALOGUE = (
         "interior",
         "upper",
         _interior,
-        lambda problem: _matrix_cost(problem, 3, 1e-7),
+        lambda problem: costs.matrix(problem, 3, 1e-7),
         (SQUARE_LOSS, DENSE, INDEFINITE),
         True,
     ),
-    Rung("exchange", "upper", _exchange, lambda problem: _matrix_cost(problem, 3, 3e-8), (DENSE,), True),
+    Rung("exchange", "upper", _exchange, lambda problem: costs.matrix(problem, 3, 3e-8), (DENSE,), True),
     Rung(
         "ascent",
         "lower",
         lambda problem, state: _ascend(problem, state, 48),
-        lambda problem: _matrix_cost(problem, 2, 48 * 1e-7),
+        lambda problem: costs.matrix(problem, 2, 48 * 1e-7),
         (SQUARE_LOSS, UNIFORM, DENSE),
         True,
     ),
@@ -321,7 +281,7 @@ _CATALOGUE = (
         "dual",
         "lower",
         lambda problem, state: _dual(problem, state, 40),
-        lambda problem: _dual_cost(problem, 40),
+        lambda problem: costs.dual(problem, 40),
         (ASSIGNABLE, DENSE, _up_to(16)),
         True,
     ),
@@ -329,23 +289,23 @@ _CATALOGUE = (
         "branch",
         "lower",
         lambda problem, state: _branch(problem, state, 60),
-        lambda problem: _dual_cost(problem, 12 * 60),
+        lambda problem: costs.dual(problem, 12 * 60),
         (ASSIGNABLE, DENSE, _up_to(14)),
         True,
     ),
     Rung(
         "long_dual",
         "lower",
-        lambda problem, state: _dual(problem, state, _sweeps(problem)),
-        lambda problem: _dual_cost(problem, _sweeps(problem)),
+        lambda problem, state: _dual(problem, state, costs.sweeps(problem)),
+        lambda problem: costs.dual(problem, costs.sweeps(problem)),
         (ASSIGNABLE, DENSE, _up_to(80)),
         True,
     ),
     Rung(
         "long_branch",
         "lower",
-        lambda problem, state: _branch(problem, state, _nodes(problem)),
-        lambda problem: _dual_cost(problem, 12 * _nodes(problem)),
+        lambda problem, state: _branch(problem, state, costs.nodes(problem)),
+        lambda problem: costs.dual(problem, 12 * costs.nodes(problem)),
         (ASSIGNABLE, DENSE, _up_to(20)),
         True,
     ),
@@ -357,14 +317,14 @@ _CATALOGUE = (
         (SQUARE_LOSS, LARGE),
         True,
     ),
-    Rung("other_keys", "upper", _keys, lambda problem: _matrix_cost(problem, 3, 1e-9)),
-    Rung("pot", "upper", _pot, lambda problem: _matrix_cost(problem, 3, 1e-8), (SQUARE_LOSS, DENSE)),
-    Rung("multistart", "upper", _multistart, lambda problem: _matrix_cost(problem, 3, 3e-7), (DENSE,), True),
+    Rung("other_keys", "upper", _keys, lambda problem: costs.matrix(problem, 3, 1e-9)),
+    Rung("pot", "upper", _pot, lambda problem: costs.matrix(problem, 3, 1e-8), (SQUARE_LOSS, DENSE)),
+    Rung("multistart", "upper", _multistart, lambda problem: costs.matrix(problem, 3, 3e-7), (DENSE,), True),
     Rung(
         "long_ascent",
         "lower",
         lambda problem, state: _ascend(problem, state, 2000),
-        lambda problem: _matrix_cost(problem, 2, 2000 * 1e-7),
+        lambda problem: costs.matrix(problem, 2, 2000 * 1e-7),
         (SQUARE_LOSS, UNIFORM, DENSE),
         True,
     ),
@@ -373,26 +333,15 @@ RUNGS = {rung.name: rung for rung in _CATALOGUE}
 
 _FAST = ("sorted", "sorted_coupling", "centred", "gilmore_lawler", "rows")
 _STANDARD = (
-    *_FAST,
-    # fmt: off
-    "entries",
-    "spectral",
-    "heads",
-    "conditional_gradient",
-    "interior",
-    "pot_indefinite",
-    "exchange",
-    "enumeration",
-    "ascent",
-    "dual",
-    "branch",
-    # fmt: on
+    *(*_FAST, "entries", "spectral", "heads", "conditional_gradient", "interior", "pot_indefinite", "exchange"),
+    *("enumeration", "ascent", "dual", "branch"),
 )
 LADDERS: dict[str, tuple[str, ...]] = {
     "fast": _FAST,
     "standard": _STANDARD,
     "thorough": (
         *_STANDARD,
+        "sparse_entries",
         "more_heads",
         "other_keys",
         "pot",

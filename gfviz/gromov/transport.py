@@ -46,7 +46,8 @@ def monotone_plan(x: np.ndarray, p: np.ndarray, y: np.ndarray, q: np.ndarray, de
     iy = np.argsort(-y if descending else y, kind="stable")
     if len(x) == len(y) and np.array_equal(p[ix], q[iy]):
         return Plan(ix, iy, p[ix])
-    left, right = np.cumsum(p[ix]), np.cumsum(q[iy])
+    # In double precision the sums of tens of thousands of weights drift, and the last node would pay for all of it.
+    left, right = (np.cumsum(w, dtype=np.longdouble).astype(np.float64) for w in (p[ix], q[iy]))
     left[-1] = right[-1] = 1.0
     cuts = np.union1d(left, right)
     mass = np.diff(cuts, prepend=0.0)

@@ -95,3 +95,16 @@ def test_matching_all_nodes_of_a_permuted_copy_finds_it(monkeypatch: pytest.Monk
     result = gw.gromov_wasserstein(a, b)
     assert result.lower == 0.0
     assert result.upper <= 1e-6 * np.abs(a.dense()).max()
+
+
+def test_a_vocabulary_of_unequal_sizes_is_coupled_and_certified() -> None:
+    rng = np.random.default_rng(2)
+    graphs = []
+    for n, positions in ((14_561, 512), (14_828, 512)):
+        cols = np.stack([np.sort(rng.choice(n, 64, replace=False)) for _ in range(positions)])
+        cells = (rng.random(positions * 64), cols.ravel(), np.arange(0, positions * 64 + 1, 64))
+        graphs.append(fam.FactorGraph(sp.csr_array(cells, shape=(positions, n)), np.full(n, 1 / n), positions))
+    result = gw.gromov_wasserstein(*graphs, budget="fast")
+    assert 0 < result.lower <= result.upper < np.inf
+    assert np.abs(result.coupling.sum(axis=1) * 14_561 - 1).max() < 1e-10
+    assert np.abs(result.coupling.sum(axis=0) * 14_828 - 1).max() < 1e-10

@@ -1,0 +1,59 @@
+"""What each rung is expected to take, (seconds on one core, bytes), from the sizes alone: the same on any machine."""
+
+from __future__ import annotations
+
+from gfviz.gromov.network import FULL_SPECTRUM, MeasureNetwork
+from gfviz.gromov.problem import Problem
+
+
+def size(problem: Problem) -> tuple[float, float]:
+    return float(problem.a.n), float(problem.b.n)
+
+
+def line(problem: Problem) -> tuple[float, float]:
+    n, m = size(problem)
+    stored = sum(8.0 * (x.z.nnz if x.z is not None else x.n**2) for x in (problem.a, problem.b))
+    return 2e-5 + 3e-7 * (n + m) + 1e-10 * stored, 40 * (n + m)
+
+
+def matrix(problem: Problem, order: float, unit: float) -> tuple[float, float]:
+    n, m = size(problem)
+    return 5e-5 + unit * (n**order + m**order), 32 * (n * n + m * m)
+
+
+def held(network: MeasureNetwork) -> float:
+    # numbers gone through: the Gram's where there are factors (the problem's margin has computed it), else the stored
+    return float(network.z.shape[0] ** 2 if network.z is not None else network.stored)
+
+
+def norm(problem: Problem) -> tuple[float, float]:
+    numbers = held(problem.a) + held(problem.b)
+    return 5e-5 + 1e-8 * numbers, 32 * numbers
+
+
+def spectrum(problem: Problem) -> tuple[float, float]:
+    seconds, room = norm(problem)
+    for numbers in (held(problem.a), held(problem.b)):
+        full = problem.dense or numbers <= FULL_SPECTRUM**2
+        seconds += 1.5e-10 * numbers**1.5 + 5e-8 * numbers if full else 1e-7 * numbers
+    return seconds, room
+
+
+def entries(problem: Problem) -> tuple[float, float]:
+    listed = sum(side.n**2 if side.is_dense else side.products for side in (problem.a, problem.b))
+    return 5e-5 + 2e-7 * listed, 48.0 * listed
+
+
+def dual(problem: Problem, sweeps: int) -> tuple[float, float]:
+    n = problem.a.n
+    return 1e-4 + sweeps * (8e-9 * n**4 + 3e-7 * n**3), 8.0 * n**4
+
+
+def sweeps(problem: Problem) -> int:
+    # about the same work at every n; at n = 64 some seconds
+    return int(min(120, max(4, 20 * (64 / problem.a.n) ** 4)))
+
+
+def nodes(problem: Problem) -> int:
+    # subproblems of 12 sweeps each: about 20 s at any n, so that the rung stays inside the budget that names it
+    return int(min(4000, max(40, 20 / dual(problem, 12)[0])))
