@@ -19,6 +19,8 @@ from gfviz.kernels.topk_logsumexp import Implementation, choose_kernel
 from gfviz.signals import TopKLogits
 
 K = 64
+# What each way is compared with: reading the logits once, and copying them into fresh memory, as a gradient is.
+_UNDER = {"forward": "read", "backward": "fresh"}
 _CPU_SWEEP = ((128, 32_000), (128, 151_936), (512, 32_000), (512, 151_936))
 _GPU_SWEEP = ((512, 151_936), (1024, 151_936), (2048, 151_936), (4096, 151_936), (4096, 32_000))
 
@@ -54,6 +56,7 @@ def _kernel(
         return lambda: torch.autograd.grad(values.sum() + total.sum(), logits, retain_graph=True)
 
     work: dict[str, Callable[[], object]] = {"read": lambda: flat.amax(1), "copy": lambda: copied.copy_(flat)}
+    work["fresh"] = flat.clone
     work["separate"] = lambda: topk_logsumexp_reference(flat, k)
     for impl in impls:
         work[f"{impl} forward"] = lambda impl=impl: topk_logsumexp(flat, k, impl)  # type: ignore[misc]
@@ -67,6 +70,7 @@ def _kernel(
     tested = dtype == (torch.float32 if device.type == "cpu" else torch.bfloat16)
     rows = [
         make_row(f"losses · one read (amax), {shape}", middle["read"], "ms", floor=floors["forward"]),
+        make_row(f"losses · copy into fresh memory (clone), {shape}", middle["fresh"], "ms", floor=floors["backward"]),
         make_row(
             f"losses · torch.topk and logsumexp apart, {shape} (ratio: to one read)",
             middle["separate"],
@@ -77,7 +81,7 @@ def _kernel(
     ]
     for impl in impls:
         ran = choose_kernel(flat, k, impl).__name__.rsplit(".", 1)[1]  # type: ignore[attr-defined]
-        for way, under in (("forward", "read"), ("backward", "copy")):
+        for way, under in (("forward", "read"), ("backward", "clone")):
             rows.append(
                 make_row(
                     f"losses · top-k + logsumexp {way}, {impl} ({ran}), {shape} (ratio: to one {under})",
@@ -85,7 +89,7 @@ def _kernel(
                     "ms",
                     floor=floors[way],
                     peer=middle["separate"] if way == "forward" else None,
-                    ratio=ratio(seconds[f"{impl} {way}"], seconds[under]),
+                    ratio=ratio(seconds[f"{impl} {way}"], seconds[_UNDER[way]]),
                     target=f"<= {bound:g}" if impl == "auto" and way == "forward" and tested else None,
                 )
             )

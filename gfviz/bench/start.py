@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import subprocess
 import sys
-import time
 
 import torch
 
@@ -15,22 +15,28 @@ from gfviz.bench.measure import Row, make_row
 def run(device: torch.device, size: str) -> list[Row]:
     """Import of gfviz and of its lower floors without torch's own import, and `gfviz --help`; in fresh processes."""
     count = 5 if size == "full" else 1
-    floors = "import torch\nt = time.perf_counter()\nimport gfviz.signals, gfviz.graph, gfviz.gromov, gfviz.runs"
-    lazy = "t = time.perf_counter()\nimport gfviz"
+    floors = "import torch\nt = time.process_time()\nimport gfviz.signals, gfviz.graph, gfviz.gromov, gfviz.runs"
+    lazy = "t = time.process_time()\nimport gfviz"
     rows = []
     for name, code, target in (
         ("import gfviz", lazy, "<= 0.5"),
         ("import of signals, graph, gromov and runs, torch's import left out", floors, "<= 0.5"),
     ):
-        script = f"import time\n{code}\nprint(time.perf_counter() - t)"
+        script = f"import time\n{code}\nprint(time.process_time() - t)"
         seconds = [float(_output([sys.executable, "-c", script])) for _ in range(count)]
-        rows.append(make_row(f"start · {name}", statistics.median(seconds), "s", target=target))
+        rows.append(make_row(f"start · {name}, processor time", statistics.median(seconds), "s", target=target))
     seconds = []
     for _ in range(count):
-        begun = time.perf_counter()
+        begun = _of_children()
         _output([sys.executable, "-c", "from gfviz.cli import main; main()", "--help"])
-        seconds.append(time.perf_counter() - begun)
-    return [*rows, make_row("start · gfviz --help", statistics.median(seconds), "s", target="<= 0.6")]
+        seconds.append(_of_children() - begun)
+    return [*rows, make_row("start · gfviz --help, processor time", statistics.median(seconds), "s", target="<= 0.6")]
+
+
+def _of_children() -> float:
+    """Processor time of the processes that have ended, seconds: what other programs do does not stretch it."""
+    found = os.times()
+    return found.children_user + found.children_system
 
 
 def _output(command: list[str]) -> str:
