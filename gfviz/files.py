@@ -2,18 +2,23 @@
 
 import contextlib
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from gfviz.errors import GfvizError
 
+if sys.platform != "win32":
+    import fcntl
+
 
 @contextlib.contextmanager
 def atomic_path(target: str | Path) -> Iterator[Path]:
     """Yield a temporary path in the folder of `target`; on leaving without error, fsync it and rename it to `target`.
 
-    On an error the temporary file is removed and `target` is as it was. Missing parent folders are made.
+    On an error the temporary file is removed and `target` is as it was. What a killed process left of an earlier
+    attempt at the same target is removed first. Missing parent folders are made.
     Raises `GfvizError` where the folder cannot be written.
 
     >>> import tempfile, pathlib
@@ -26,11 +31,10 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
     target = Path(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+        sweep(target.parent, f".{target.name}.")
+        handle, scratch = _locked_scratch(target)
     except OSError as error:
         raise GfvizError(f"cannot write {target}: {error.strerror or error}") from error
-    os.close(handle)
-    scratch = Path(name)
     try:
         yield scratch
         # mkstemp makes private files; the user's umask decides about the finished one.
@@ -46,6 +50,8 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
         if isinstance(error, OSError):
             raise GfvizError(f"cannot write {target}: {error.strerror or error}") from error
         raise
+    finally:
+        os.close(handle)
 
 
 def atomic_write_bytes(target: str | Path, content: bytes) -> None:
@@ -69,3 +75,60 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sweep(folder: Path, prefix: str = ".") -> None:
+    """Remove the temporary files `prefix`*.tmp of processes that are dead; those of live ones are locked and stay."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(prefix) and entry.name.endswith(".tmp") and entry.is_file(follow_symlinks=False):
+                with contextlib.suppress(OSError), claimed(Path(entry.path)) as mine:
+                    if mine:
+                        os.unlink(entry.path)
+
+
+@contextlib.contextmanager
+def claimed(path: Path, wait: bool = False) -> Iterator[bool]:
+    """Hold an existing file or folder until it is left or the process dies; False where somebody else holds it.
+
+    True also says that `path` still is what was locked: one that was removed meanwhile is nobody's. Always False on
+    Windows, which has no such locks. Raises `OSError` where the path cannot be opened or its disk has no locks.
+    """
+    if sys.platform == "win32":
+        yield False
+        return
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        yield _locked(handle, wait) and _is_still(path, handle)
+    finally:
+        os.close(handle)
+
+
+def _locked_scratch(target: Path) -> tuple[int, Path]:
+    while True:
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+        # A disk without locks is never swept either.
+        with contextlib.suppress(OSError):
+            _locked(handle, wait=True)
+        # Between making and locking it, another process's sweep may have taken it for a dead one's.
+        if _is_still(Path(name), handle):
+            return handle, Path(name)
+        os.close(handle)
+
+
+def _is_still(path: Path, handle: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(handle))
+    except FileNotFoundError:
+        return False
+
+
+def _locked(handle: int, wait: bool) -> bool:
+    # flock belongs to the open file, not to the process: whoever writes to the scratch file may open and close it.
+    if sys.platform == "win32":
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

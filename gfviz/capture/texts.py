@@ -9,6 +9,8 @@ from pathlib import Path
 
 from gfviz.errors import GfvizError
 
+MAX_LINE = 64 * 2**20
+
 
 @dataclass(frozen=True)
 class Text:
@@ -59,36 +61,37 @@ def read_texts(path: str | Path, limit: int | None = None) -> list[Text]:
     ['one', 'two']
     """
     path = Path(path)
+    objects = path.suffix.lower() == ".jsonl"
+    texts: list[Text] = []
     try:
-        # newline="" keeps CRLF as it is: the bytes of a text are what alignment counts.
-        with open(path, encoding="utf-8", newline="") as handle:
-            content = handle.read()
+        # newline="\n" keeps CRLF as it is: the bytes of a text are what alignment counts; U+2028 ends no line.
+        with open(path, encoding="utf-8", newline="\n") as file:
+            for number, line in enumerate(iter(lambda: file.readline(MAX_LINE + 1), ""), start=1):
+                if len(line) > MAX_LINE:
+                    raise GfvizError(f"{path}, line {number}: longer than {MAX_LINE // 2**20} MiB")
+                if line.strip():
+                    texts.append(_from_line(path, number, line) if objects else _plain(line))
+                if limit is not None and len(texts) >= limit:
+                    break
     except FileNotFoundError:
         raise GfvizError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise GfvizError(f"{path}: cannot be read as UTF-8 text ({error})") from error
-    # str.splitlines would also break at U+2028, inside a JSON string too.
-    lines = content.split("\n")
-    if path.suffix.lower() == ".jsonl":
-        texts = _from_jsonl(path, lines)
-    else:
-        texts = [Text(line.removesuffix("\r")) for line in lines if line.strip()]
     if not texts:
         raise GfvizError(f"{path}: the file holds no text")
     return texts[:limit]
 
 
-def _from_jsonl(path: Path, lines: list[str]) -> list[Text]:
-    texts = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            item = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise GfvizError(f"{path}, line {number}: not JSON ({error})") from error
-        texts.append(_from_object(path, number, item))
-    return texts
+def _plain(line: str) -> Text:
+    return Text(line.removesuffix("\n").removesuffix("\r"))
+
+
+def _from_line(path: Path, number: int, line: str) -> Text:
+    try:
+        item = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise GfvizError(f"{path}, line {number}: not JSON ({error})") from error
+    return _from_object(path, number, item)
 
 
 def _from_object(path: Path, number: int, item: object) -> Text:

@@ -8,8 +8,10 @@ their `boundaries` [N] (bytes of the answer before each token) and `offsets` [S+
 
 import hashlib
 import json
-import math
+import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gfviz.errors import GfvizError
-from gfviz.files import atomic_path, atomic_write_text
+from gfviz.files import atomic_path, atomic_write_text, sync_folder
 from gfviz.fusion.batch import pad_model
 from gfviz.fusion.data import Example, examples_hash
 from gfviz.fusion.losses.base import AnswerSignal
@@ -51,7 +53,7 @@ class CacheMeta:
     @property
     def shards(self) -> int:
         """How many shard files the whole cache has."""
-        return math.ceil(self.examples / self.shard_examples)
+        return -(-self.examples // self.shard_examples)
 
 
 @dataclass(frozen=True)
@@ -101,12 +103,12 @@ def build_cache(
     width = int(loaded.model.get_output_embeddings().weight.shape[0])
     meta = CacheMeta(
         CACHE_VERSION, str(loaded.name if isinstance(model, LoadedModel) else model),
-        model_hash(str(loaded.model.name_or_path)), encoder.vocabulary.identity,
+        model_hash(str(loaded.model.name_or_path), loaded.revision), encoder.vocabulary.identity,
         template_hash(loaded.tokenizer, chat_template), examples_hash(examples), len(examples),
         check_width(k, {"the teacher": width}), width, dtype, temperature, shard_examples,
     )  # fmt: skip
     _claim(folder, meta)
-    loaded.tokenizer.save_pretrained(folder / "tokenizer")
+    _keep_tokenizer(loaded.tokenizer, folder, meta)
     teacher = OnlineTeacher(loaded.name, loaded.model, meta.k, temperature, dtype)
     tokens = size = reused = 0
     for number in range(meta.shards):
@@ -141,13 +143,11 @@ def read_meta(folder: str | Path) -> CacheMeta:
         if path.stat().st_size > _MAX_META:
             raise GfvizError(f"{path} is larger than 1 MB: that is no cache of gfviz")
         data = json.loads(path.read_text(encoding="utf-8"))
-        if data.get("version") != CACHE_VERSION:
-            raise GfvizError(
-                f"{path} has version {data.get('version')!r}, this gfviz reads {CACHE_VERSION}: capture anew"
-            )
+        version = data.get("version")
+        if type(version) is int and version != CACHE_VERSION:
+            raise GfvizError(f"{path} has version {version}, this gfviz reads {CACHE_VERSION}: capture anew")
         meta = CacheMeta(**{name: data[name] for name in CacheMeta.__dataclass_fields__})
-        numbers = (meta.examples, meta.k, meta.width, meta.shard_examples)
-        if meta.dtype not in DTYPES or not all(isinstance(n, int) and n > 0 for n in numbers):
+        if not _plausible(meta):
             raise GfvizError(f"{path}: its numbers cannot be right: capture anew")
     except GfvizError:
         raise
@@ -156,6 +156,49 @@ def read_meta(folder: str | Path) -> CacheMeta:
             f"no teacher cache at {folder} ({type(error).__name__}): make one with `gfviz cache`"
         ) from error
     return meta
+
+
+def _plausible(meta: CacheMeta) -> bool:
+    numbers = (meta.version, meta.examples, meta.k, meta.width, meta.shard_examples)
+    texts = (meta.model, meta.model_hash, meta.tokenizer_hash, meta.template_hash, meta.data_hash, meta.dtype)
+    return (
+        all(isinstance(text, str) for text in texts)
+        and meta.dtype in DTYPES
+        and all(type(number) is int and 0 < number < 2**31 for number in numbers)
+        and meta.k <= meta.width
+        and type(meta.temperature) in (int, float)
+        and 0 < meta.temperature < 1e9
+    )
+
+
+def _keep_tokenizer(tokenizer: Any, folder: Path, meta: CacheMeta) -> None:
+    """Write the tokenizer whole or not at all; one that is there and is the same stays untouched for its readers."""
+    from gfviz.capture.models import load_tokenizer
+
+    target, scratch, old = folder / "tokenizer", folder / ".tokenizer.new", folder / ".tokenizer.old"
+    if target.is_dir():
+        with suppress(GfvizError):
+            kept = load_tokenizer(target)
+            same_names = ExampleEncoder(kept, False).vocabulary.identity == meta.tokenizer_hash
+            if same_names and kept.chat_template == tokenizer.chat_template:
+                return
+    for stale in (scratch, old):
+        shutil.rmtree(stale, ignore_errors=True)
+    try:
+        tokenizer.save_pretrained(scratch)
+        for path in scratch.rglob("*"):
+            if path.is_file():
+                with open(path, "rb") as written:
+                    os.fsync(written.fileno())
+        if target.exists():
+            os.rename(target, old)
+        os.rename(scratch, target)
+        sync_folder(folder)
+    except (OSError, RuntimeError) as error:
+        raise GfvizError(f"cannot write {target}: {' '.join(str(error).split())[:200]}") from error
+    finally:
+        for stale in (scratch, old):
+            shutil.rmtree(stale, ignore_errors=True)
 
 
 def _claim(folder: Path, meta: CacheMeta) -> None:
@@ -189,7 +232,10 @@ def _write_shard(path: Path, teacher: Any, encoded: list[Encoded], meta: CacheMe
         "offsets": lengths.cumsum(0),
     }
     with atomic_path(path) as scratch:
-        save_file(tensors, scratch, {"data_hash": meta.data_hash, "version": str(CACHE_VERSION)})
+        try:
+            save_file(tensors, scratch, {"data_hash": meta.data_hash, "version": str(CACHE_VERSION)})
+        except SafetensorError as error:
+            raise GfvizError(f"cannot write {path}: {error}") from error
 
 
 def _shard_is_whole(path: Path, meta: CacheMeta, number: int) -> bool:
@@ -205,14 +251,21 @@ def read_shard(path: Path, meta: CacheMeta, number: int) -> dict[str, Tensor]:
     count = min(meta.shard_examples, meta.examples - number * meta.shard_examples)
     try:
         with safe_open(path, framework="pt") as shard:
-            if (shard.metadata() or {}).get("data_hash") != meta.data_hash:
+            described = shard.metadata() or {}
+            if described.get("data_hash") != meta.data_hash:
                 raise GfvizError(f"{path} belongs to another cache: capture again")
+            if described.get("version") != str(CACHE_VERSION):
+                raise GfvizError(
+                    f"{path} has version {str(described.get('version'))[:20]}, this gfviz reads {CACHE_VERSION}: "
+                    "capture anew"
+                )
             found = {name: shard.get_tensor(name) for name in ("log_probs", "ids", "token_log_prob", "offsets")}
     except (SafetensorError, OSError) as error:
         raise GfvizError(f"{path} is missing or damaged ({type(error).__name__}): run `gfviz cache` again") from error
-    offsets, total = found["offsets"], len(found["token_log_prob"])
+    offsets, total = found["offsets"], found["token_log_prob"].numel()
     sound = (
-        found["log_probs"].shape == found["ids"].shape == (total, meta.k)
+        found["token_log_prob"].dim() == 1
+        and found["log_probs"].shape == found["ids"].shape == (total, meta.k)
         and found["log_probs"].dtype == DTYPES[meta.dtype]
         and found["ids"].dtype == torch.int32
         and found["token_log_prob"].dtype == torch.float32
@@ -269,20 +322,21 @@ def open_cache(
     Raises `GfvizError` naming both values where the cache was made from other data, with another chat template,
     precision or temperature, or where its own tokenizer has changed.
     """
-    from transformers import AutoTokenizer
+    from gfviz.capture.models import load_tokenizer
 
     folder = Path(folder)
     meta = read_meta(folder)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", trust_remote_code=False)
-    except Exception as error:
+        tokenizer = load_tokenizer(folder / "tokenizer")
+    except GfvizError as error:
         raise GfvizError(f"the cache {folder} lacks its tokenizer: run `gfviz cache` again") from error
     encoder = ExampleEncoder(tokenizer, chat_template)
     wanted = CacheMeta(**{
         **asdict(meta), "tokenizer_hash": encoder.vocabulary.identity, "data_hash": examples_hash(examples),
         "template_hash": template_hash(tokenizer, chat_template), "dtype": dtype, "temperature": temperature,
+        "examples": len(examples),
     })  # fmt: skip
-    checked = ("tokenizer_hash", "template_hash", "data_hash", "dtype", "temperature")
+    checked = ("tokenizer_hash", "template_hash", "data_hash", "examples", "dtype", "temperature")
     _require_equal(meta, wanted, folder, checked)
     missing = [number for number in range(meta.shards) if not shard_path(folder, number).is_file()]
     if missing:

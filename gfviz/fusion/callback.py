@@ -62,7 +62,7 @@ class RunCallback(TrainerCallback):
     def attach(self, trainer: FusionTrainer) -> None:
         """Give the callback its trainer, which exists only after it."""
         self.trainer = trainer
-        trainer.before_seal = self.flush
+        trainer.before_seal = self._seal_rows
 
     @property
     def _trainer(self) -> FusionTrainer:
@@ -143,12 +143,17 @@ class RunCallback(TrainerCallback):
         if self.writer is not None and rows:
             self.writer.log(int(state.global_step), rows)
 
+    def _seal_rows(self) -> None:
+        # All rows, the trainer's own last ones among them, must outlive a power cut before the checkpoint counts.
+        self.flush()
+        if self.writer is not None:
+            self.writer.sync()
+
     def on_save(self, args: Any, state: Any, control: Any, **_others: Any) -> None:
-        """A checkpoint is whole: bring the rows up to it to the disk."""
+        """A checkpoint is whole, and its rows are on the disk: say so."""
         step = int(state.global_step)
         if self.writer is not None:
             self.writer.event(f"checkpoint at step {step}", kind="checkpoint", step=step)
-            self.writer.sync()
         self.hook(FusionEvent("checkpoint", step, self._total))
 
     def _note(self, step: int, rows: dict[str, float], kind: EventKind) -> None:

@@ -37,8 +37,9 @@ def read_examples(paths: Sequence[str | Path]) -> list[Example]:
     for path in paths:
         before = len(found)
         try:
-            with open(path, encoding="utf-8") as lines:
-                for number, line in enumerate(lines, 1):
+            with open(path, encoding="utf-8") as file:
+                # A line is never read further than it may be long: there are files of one line without end.
+                for number, line in enumerate(iter(lambda: file.readline(MAX_LINE + 1), ""), 1):
                     if line.strip():
                         found.append(_example(_parse(line, f"{path}:{number}"), f"{path}:{number}"))
         except OSError as error:

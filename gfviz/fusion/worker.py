@@ -1,5 +1,6 @@
 """The process behind a detached run: `python -m gfviz.fusion.worker RUN`."""
 
+import contextlib
 import sys
 import time
 
@@ -15,7 +16,9 @@ def print_event(event: FusionEvent) -> None:
         return
     values = " ".join(f"{name}={value:.6g}" for name, value in event.values.items())
     of = f"/{event.total}" if event.total else ""
-    print(time.strftime("%H:%M:%S"), event.kind, f"{event.step}{of}", event.text, values, flush=True)
+    # The log may lie on a disk that is full, which is no reason to stop training.
+    with contextlib.suppress(OSError):
+        print(time.strftime("%H:%M:%S"), event.kind, f"{event.step}{of}", event.text, values, flush=True)
 
 
 def main(arguments: list[str]) -> int:

@@ -24,6 +24,7 @@ _FIELDS = ("nodes", "normalize", "weighting", "positions", "space", "source", "h
 
 def save_graph(graph: CoactivationGraph, path: str | Path) -> None:
     """The body of `CoactivationGraph.save`: keys, labels, the sparse matrix, and the record of texts."""
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     path = Path(path)
@@ -56,7 +57,10 @@ def save_graph(graph: CoactivationGraph, path: str | Path) -> None:
     }
     metadata = {"format": FORMAT, "version": str(VERSION), "graph": json.dumps(fields)}
     with atomic_path(path) as scratch:
-        save_file(tensors, scratch, metadata=metadata)
+        try:
+            save_file(tensors, scratch, metadata=metadata)
+        except SafetensorError as error:
+            raise GfvizError(f"cannot write {path}: {error}") from error
 
 
 def load_graph(path: str | Path) -> CoactivationGraph:

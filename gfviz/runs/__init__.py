@@ -1,6 +1,7 @@
 """The run directory and its metrics store: written by one process, read by many."""
 
 from gfviz.runs.directory import RunDirectory, RunRecord, StepGraph, check_run_id, list_runs
+from gfviz.runs.foreign import checkpoint_is_whole
 from gfviz.runs.identity import ProcessIdentity, WriterLock
 from gfviz.runs.reader import Buckets, Event, RunReader, RunState, RunStatus, Series
 from gfviz.runs.writer import RunWriter
@@ -19,5 +20,6 @@ __all__ = [
     "StepGraph",
     "WriterLock",
     "check_run_id",
+    "checkpoint_is_whole",
     "list_runs",
 ]

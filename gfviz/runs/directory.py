@@ -10,7 +10,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,16 +19,22 @@ from typing import Any, Literal, NamedTuple, cast, get_args
 import yaml
 
 from gfviz.errors import GfvizError
-from gfviz.files import atomic_write_text, sync_folder
+from gfviz.files import atomic_write_text, claimed, sweep, sync_folder
+from gfviz.runs.foreign import checkpoint_is_whole, read_json, remove_dead_folders, text_of, time_of
 from gfviz.runs.identity import ProcessIdentity, WriterLock
 from gfviz.runs.reader import RunReader, RunState, RunStatus
 from gfviz.runs.writer import FailurePolicy, RunWriter
 from gfviz.runs.yamlfile import read_mapping
 
 RECORD_VERSION = 1
-MAX_SMALL_FILE = 4 * 1024 * 1024
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _STEP_GRAPH = re.compile(r"step-(\d{1,12})-([A-Za-z0-9._-]+)\.safetensors")
+_RESERVE, _RESERVE_BYTES = ".reserve", 64 * 1024
+# Files and folders of a run, none of which may be a link: a run from elsewhere must not make us write elsewhere.
+_PARTS = (
+    "config.yaml", "run.json", "tags.json", "metrics.db", "metrics.db-wal", "metrics.db-shm", "stdout.log", ".lock",
+    ".reserve", "graphs", "checkpoints", "model", "data", "pairs",
+)  # fmt: skip
 _CHECKPOINT = re.compile(r"checkpoint-(\d{1,12})")
 
 
@@ -109,11 +115,17 @@ class RunDirectory:
 
     @classmethod
     def create(
-        cls, root: str | Path, config: Mapping[str, Any], kind: str = "fusion", name: str | None = None
+        cls,
+        root: str | Path,
+        config: Mapping[str, Any],
+        kind: str = "fusion",
+        name: str | None = None,
+        fill: Callable[[Path], None] = lambda _folder: None,
     ) -> "RunDirectory":
         """Make a new run under `root` with a unique id; it appears whole or not at all.
 
-        `name` becomes part of the id where it can. Raises `GfvizError` where `root` cannot be written.
+        `name` becomes part of the id where it can. `fill(folder)` writes what else belongs into the run before it
+        appears. Raises `GfvizError` where `root` cannot be written.
         """
         root = Path(root)
         label = re.sub(r"[^A-Za-z0-9]+", "-", name or kind).strip("-").lower()[:40] or "run"
@@ -122,14 +134,18 @@ class RunDirectory:
         run_id = check_run_id(f"{stamp}-{label}-{secrets.token_hex(2)}")
         scratch = root / f".new-{run_id}"
         try:
-            (scratch / "graphs").mkdir(parents=True)
-            (scratch / "checkpoints").mkdir()
-            run = cls(scratch)
-            atomic_write_text(
-                scratch / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
-            )
-            run._write_record(RunRecord(run_id, kind, name or label, moment, "queued"))
-            os.rename(scratch, root / run_id)
+            remove_dead_folders(root)
+            scratch.mkdir(parents=True)
+            with claimed(scratch, wait=True):
+                (scratch / "graphs").mkdir()
+                (scratch / "checkpoints").mkdir()
+                run = cls(scratch)
+                atomic_write_text(
+                    scratch / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+                )
+                fill(scratch)
+                run._write_record(RunRecord(run_id, kind, name or label, moment, "queued"))
+                os.rename(scratch, root / run_id)
             sync_folder(root)
         except (OSError, GfvizError, yaml.YAMLError) as error:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -145,6 +161,9 @@ class RunDirectory:
         path = path if path.name else path.resolve()
         if path.is_symlink() or not path.is_dir():
             raise GfvizError(f"no run at {path}: `gfviz runs list` shows what there is")
+        linked = next((name for name in _PARTS if (path / name).is_symlink()), None)
+        if linked is not None:
+            raise GfvizError(f"{path / linked} is a link: a run is opened only where its files are its own")
         run = cls(path)
         run.record()
         return run
@@ -163,25 +182,25 @@ class RunDirectory:
 
     def record(self) -> RunRecord:
         """What `run.json` says now. Raises `GfvizError` where it is missing, broken or of a newer version."""
-        data = _read_json(self.path / "run.json")
+        data = read_json(self.path / "run.json")
         version = data.get("version")
-        if not isinstance(version, int) or version < 1:
+        if type(version) is not int or version < 1:
             raise GfvizError(f"{self.path / 'run.json'} is not a run record of gfviz: remove the folder or restore it")
         if version > RECORD_VERSION:
             raise GfvizError(f"run {self.id} was written by a newer gfviz (record {version}): upgrade to open it")
         state, facts = data.get("state"), data.get("facts")
-        if state not in get_args(RunState):
-            raise GfvizError(f"{self.path / 'run.json'}: unknown state {str(state)[:40]!r}")
-        created = _number(data.get("created"))
+        if not isinstance(state, str) or state not in get_args(RunState):
+            raise GfvizError(f"{self.path / 'run.json'}: unknown state {text_of(state)[:40]!r}")
+        created = time_of(data.get("created"))
         return RunRecord(
             id=self.id,
-            kind=str(data.get("kind", "")),
-            name=str(data.get("name", "")),
+            kind=text_of(data.get("kind")),
+            name=text_of(data.get("name")),
             created=0.0 if created is None else created,
             state=cast(RunState, state),
-            reason=str(data.get("reason", "")),
-            started=_number(data.get("started")),
-            ended=_number(data.get("ended")),
+            reason=text_of(data.get("reason")),
+            started=time_of(data.get("started")),
+            ended=time_of(data.get("ended")),
             process=ProcessIdentity.from_json(data.get("process")),
             facts=facts if isinstance(facts, dict) else {},
         )
@@ -214,6 +233,7 @@ class RunDirectory:
         self._lock = lock
         try:
             self._remove_leftovers()
+            self._keep_reserve()
             writer = RunWriter(self, on_failure)
             record = self.record()  # as whoever held the lock before left it
             self._write_record(
@@ -234,6 +254,7 @@ class RunDirectory:
     def end_writing(self, state: Literal["finished", "failed", "stopped"] | None, reason: str) -> None:
         """For the writer: note how it ended (None leaves the record as it is) and give the lock back."""
         try:
+            (self.path / _RESERVE).unlink(missing_ok=True)
             if state is not None:
                 self._write_record(replace(self.record(), state=state, reason=reason, ended=time.time()))
         finally:
@@ -261,11 +282,13 @@ class RunDirectory:
                 lock.release()
 
     def _remove_leftovers(self) -> None:
-        # Temporary files of a killed writer: nobody else writes here while the lock is held.
         for folder in (self.path, self.path / "graphs"):
-            for stale in folder.glob(".*.tmp"):
-                with contextlib.suppress(OSError):
-                    stale.unlink()
+            sweep(folder)
+
+    def _keep_reserve(self) -> None:
+        # Given back at the end, so that a disk that filled up meanwhile still takes the record of why the run ended.
+        with contextlib.suppress(OSError):
+            (self.path / _RESERVE).write_bytes(os.urandom(_RESERVE_BYTES))
 
     def reader(self) -> RunReader:
         """A read-only view of the metrics."""
@@ -290,7 +313,7 @@ class RunDirectory:
         if self.checkpoints_path.is_dir():
             for path in self.checkpoints_path.iterdir():
                 match = _CHECKPOINT.fullmatch(path.name)
-                if match and path.is_dir() and (path / "COMPLETE").is_file():
+                if match and path.is_dir() and checkpoint_is_whole(path):
                     found.append((int(match[1]), path))
         return sorted(found)
 
@@ -300,8 +323,8 @@ class RunDirectory:
         path = self.path / "tags.json"
         if not path.is_file():
             return ()
-        tags = _read_json(path).get("tags")
-        return tuple(str(tag) for tag in tags) if isinstance(tags, list) else ()
+        tags = read_json(path).get("tags")
+        return tuple(tag for tag in tags if isinstance(tag, str)) if isinstance(tags, list) else ()
 
     def set_tags(self, tags: tuple[str, ...] | list[str]) -> None:
         """Replace the tags: at most 32 of at most 64 letters. In a file of their own: the writer cannot lose them."""
@@ -349,23 +372,3 @@ def _runs_with_time(root: Path) -> Iterator[tuple[tuple[float, str], RunDirector
             with contextlib.suppress(GfvizError):
                 run = RunDirectory.open(path)
                 yield (run.record().created, run.id), run
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > MAX_SMALL_FILE:
-            raise GfvizError(f"{path} is larger than 4 MB: that is no record of gfviz")
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except GfvizError:
-        raise
-    except FileNotFoundError as error:
-        raise GfvizError(f"no run at {path.parent}: it was removed, or never was one") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise GfvizError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
-    if not isinstance(data, dict):
-        raise GfvizError(f"{path} does not hold a JSON object")
-    return data
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

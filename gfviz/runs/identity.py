@@ -44,14 +44,18 @@ class ProcessIdentity(NamedTuple):
         if not isinstance(record, dict):
             return None
         pid, created, ticks = record.get("pid"), record.get("created"), record.get("ticks")
-        if not isinstance(pid, int) or not isinstance(created, int | float):
+        # 0 and negative numbers name groups of processes to the kernel, among them all that there are.
+        if type(pid) is not int or not 0 < pid < 2**31:
             return None
+        if isinstance(created, bool) or not isinstance(created, int | float) or not 0 <= created < 1e12:
+            return None
+        boot, host = record.get("boot"), record.get("host")
         return cls(
             pid,
             float(created),
-            ticks if isinstance(ticks, int) else None,
-            str(record.get("boot", "")),
-            str(record.get("host", "")),
+            ticks if type(ticks) is int else None,
+            boot if isinstance(boot, str) else "",
+            host if isinstance(host, str) else "",
         )
 
     def alive(self) -> bool | None:

@@ -1,9 +1,11 @@
 """Reading a run while it is written: read-only, and only what is newer."""
 
+import contextlib
 import itertools
 import sqlite3
 import threading
 import time as clock
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
@@ -106,6 +108,18 @@ class RunReader:
             except sqlite3.Error as error:
                 raise GfvizError(f"cannot read the metrics store {path}: {error}") from error
 
+    @contextlib.contextmanager
+    def _typed(self) -> Iterator[None]:
+        try:
+            yield
+        except (ValueError, TypeError, OverflowError) as error:
+            if isinstance(error, GfvizError):
+                raise
+            raise GfvizError(
+                f"the metrics store {self.run.metrics_path} holds values of the wrong type ({error}): restore the "
+                "file, or remove the run"
+            ) from error
+
     def _ask_if_begun(self, question: str, values: tuple[object, ...] = ()) -> list[tuple]:
         # A queued run has no store yet; that is an empty answer, not a fault.
         return self._ask(question, values) if self.run.metrics_path.is_file() else []
@@ -122,7 +136,8 @@ class RunReader:
             (name, after_step),
         )
         steps, values, times = zip(*rows) if rows else ((), (), ())
-        return Series(np.array(steps, np.int64), np.array(values, np.float64), np.array(times, np.float64))
+        with self._typed():
+            return Series(np.array(steps, np.int64), np.array(values, np.float64), np.array(times, np.float64))
 
     def latest(self) -> dict[str, tuple[int, float, float]]:
         """Newest (step, value, time) of each metric. Cost: one descent of the tree per metric."""
@@ -130,7 +145,11 @@ class RunReader:
             "SELECT s.name, r.step, r.value, r.time FROM series s JOIN scalars r ON r.series = s.id "
             "AND r.step = (SELECT max(step) FROM scalars WHERE series = s.id) ORDER BY s.name"
         )
-        return {name: (step, float("nan") if value is None else value, time) for name, step, value, time in rows}
+        with self._typed():
+            return {
+                str(name): (int(step), float("nan") if value is None else float(value), float(time))
+                for name, step, value, time in rows
+            }
 
     def buckets(self, name: str, count: int = 500) -> Buckets:
         """`name` in at most `count` ranges of equal width in steps; empty ranges are left out, NaN rows not averaged.
@@ -146,19 +165,15 @@ class RunReader:
         if not ends or ends[0][1] is None:
             empty = np.empty(0)
             return Buckets(empty.astype(np.int64), empty.astype(np.int64), empty, empty, empty, empty.astype(np.int64))
-        key, low, high = ends[0]
+        with self._typed():
+            key, low, high = map(int, ends[0])
         count = min(count, high - low + 1)
         borders = [low + (high - low + 1) * index // count for index in range(count + 1)]
         rows = self._bucket_rows(key, borders)
-        table = np.array(rows, np.float64).reshape(-1, 6)
-        return Buckets(
-            table[:, 0].astype(np.int64),
-            table[:, 1].astype(np.int64),
-            table[:, 2],
-            table[:, 3],
-            table[:, 4],
-            table[:, 5].astype(np.int64),
-        )
+        with self._typed():
+            table = np.array(rows, np.float64).reshape(-1, 6)
+            first, last, number = (table[:, column].astype(np.int64) for column in (0, 1, 5))
+            return Buckets(first, last, table[:, 2], table[:, 3], table[:, 4], number)
 
     def _bucket_rows(self, key: int, borders: list[int]) -> list[tuple]:
         question = (
@@ -175,13 +190,21 @@ class RunReader:
         rows = self._ask_if_begun(
             "SELECT id, time, step, kind, text FROM events WHERE id > ? ORDER BY id LIMIT ?", (after_id, limit)
         )
-        return [Event(*row) for row in rows]
+        with self._typed():
+            return [
+                Event(int(key), float(time), None if step is None else int(step), str(kind), str(text))
+                for key, time, step, kind, text in rows
+            ]
 
     def status(self) -> RunStatus:
         """What the run does now; a writer that is gone without a word makes it `killed`."""
         record = self.run.record()
-        state = dict(self._ask_if_begun("SELECT key, value FROM state"))
-        heartbeat = state.get("heartbeat")
+        with self._typed():
+            # A column holds whatever was put in it: SQLite checks no types.
+            kept = {str(key): float(value) for key, value in self._ask_if_begun("SELECT key, value FROM state")}
+            step, generation = int(kept.get("step", -1)), int(kept.get("generation", 0))
+            total = int(kept["total_steps"]) if "total_steps" in kept else None
+        heartbeat = kept.get("heartbeat")
         writer = record.process
         phase, reason = record.state, record.reason
         if phase in ("queued", "running"):
@@ -193,16 +216,15 @@ class RunReader:
             if not alive:
                 began = "while it ran" if phase == "running" else "before it began"
                 phase, reason = "killed", f"the process ended {began} without a word: see stdout.log, resume the run"
-        total = state.get("total_steps")
         return RunStatus(
             state=phase,
-            step=int(state.get("step", -1)),
-            total_steps=None if total is None else int(total),
+            step=step,
+            total_steps=total,
             heartbeat=heartbeat,
             reason=reason,
             started=record.started,
             ended=record.ended,
             pid=writer.pid if writer else None,
             host=writer.host if writer else "",
-            generation=int(state.get("generation", 0)),
+            generation=generation,
         )

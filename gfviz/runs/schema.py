@@ -19,7 +19,7 @@ from gfviz.files import atomic_path
 SCHEMA_VERSION = 1
 BUSY_SECONDS = 10.0
 
-_TABLES = """
+_TABLES = """\
 CREATE TABLE series (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 CREATE TABLE scalars (
     series INTEGER NOT NULL, step INTEGER NOT NULL, value REAL, time REAL NOT NULL,
@@ -44,6 +44,7 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
     except sqlite3.Error as error:
         raise GfvizError(f"cannot write the metrics store {path}: {error}") from error
     _check_version(connection, path, version)
+    _check_tables(connection, path)
     return connection
 
 
@@ -67,6 +68,7 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
     except sqlite3.Error as error:
         raise GfvizError(f"cannot read the metrics store {path}: {error}") from error
     _check_version(connection, path, version)
+    _check_tables(connection, path)
     return connection
 
 
@@ -94,3 +96,16 @@ def _check_version(connection: sqlite3.Connection, path: Path, version: int) -> 
             f"{path} has schema {version}, this gfviz reads up to {SCHEMA_VERSION}: upgrade gfviz to open the run"
         )
     raise GfvizError(f"{path} is not a metrics store of gfviz (schema {version}): remove the run or restore the file")
+
+
+def _check_tables(connection: sqlite3.Connection, path: Path) -> None:
+    # A foreign file may hold views without end, triggers or computed columns under the names of our tables.
+    try:
+        found = connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+    except sqlite3.Error as error:
+        connection.close()
+        raise GfvizError(f"cannot read the metrics store {path}: {error}") from error
+    wanted = {" ".join(statement.split()) for statement in _TABLES.split(";") if statement.strip()}
+    if {" ".join(str(statement).split()) for (statement,) in found} != wanted:
+        connection.close()
+        raise GfvizError(f"{path} is not a metrics store of gfviz (its tables differ): remove the run or restore it")

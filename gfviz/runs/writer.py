@@ -1,5 +1,6 @@
 """The one process that writes a run's metrics."""
 
+import contextlib
 import math
 import sqlite3
 import sys
@@ -91,7 +92,7 @@ class RunWriter:
         else:
             if self._failing:
                 self._failing = False
-                print(f"gfviz: the metrics store of run {self.run.id} works again", file=sys.stderr)
+                _say(f"gfviz: the metrics store of run {self.run.id} works again")
 
     def _commit(self) -> None:
         database = self._database
@@ -126,7 +127,7 @@ class RunWriter:
             raise GfvizError(text) from error
         if not self._failing:
             self._failing = True
-            print(f"gfviz: {text}; training goes on, rows wait in memory", file=sys.stderr)
+            _say(f"gfviz: {text}; training goes on, rows wait in memory")
         if len(self._rows) > KEEP_ROWS:
             self.dropped += len(self._rows) - KEEP_ROWS
             del self._rows[: len(self._rows) - KEEP_ROWS]
@@ -157,6 +158,8 @@ class RunWriter:
             )
             self._database.execute("COMMIT")
         except sqlite3.Error as error:
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
             raise GfvizError(f"cannot drop rows after step {step} of run {self.run.id}: {error}") from error
 
     def finish(self, status: Literal["finished", "failed", "stopped"], reason: str = "") -> None:
@@ -181,3 +184,9 @@ class RunWriter:
             finally:
                 self._database.close()
                 self.run.end_writing(None, "")
+
+
+def _say(text: str) -> None:
+    # Standard error may be a log on the very disk that is full.
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr)

@@ -18,6 +18,25 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
+def parse_yaml(text: str) -> Any:
+    """Plain values of a YAML text: no tags that make objects, no aliases. Raises `GfvizError` with the reason alone.
+
+    >>> parse_yaml("a: [1, x]")
+    {'a': [1, 'x']}
+    >>> parse_yaml("a: *b")
+    Traceback (most recent call last):
+    ...
+    gfviz.errors.GfvizError: aliases (*name) are not accepted: write the value out
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, yaml.YAMLError) as error:
+        # PyYAML's resolvers trip over such texts as `2001-99-99`, `0x` or `_.`, each in its own way.
+        raise GfvizError(" ".join(str(error).split())[:300] or type(error).__name__) from error
+    except RecursionError as error:
+        raise GfvizError("it is nested too deeply") from error
+
+
 def read_mapping(path: Path, what: str = "the configuration") -> dict[str, Any]:
     """The mapping in a YAML file: plain values only, no tags that make objects, no aliases, at most 4 MB.
 
@@ -26,13 +45,15 @@ def read_mapping(path: Path, what: str = "the configuration") -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise GfvizError(f"{path} is larger than 4 MB: that is no configuration")
-        loaded = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except GfvizError:
-        raise
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise GfvizError(f"cannot read {what} {path}: {error.strerror or error}") from error
-    except (ValueError, yaml.YAMLError, RecursionError) as error:
-        raise GfvizError(f"{path} is not readable YAML: {' '.join(str(error).split())[:300]}") from error
+    except UnicodeDecodeError as error:
+        raise GfvizError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+    try:
+        loaded = parse_yaml(text)
+    except GfvizError as error:
+        raise GfvizError(f"{path} is not readable YAML: {error}") from error
     if not isinstance(loaded, dict):
         raise GfvizError(f"{path} does not hold a mapping of keys")
     return loaded

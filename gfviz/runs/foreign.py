@@ -1,0 +1,73 @@
+"""What lies in a folder of runs and may be half, dead or forged: how it is judged, read and cleared away."""
+
+import contextlib
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from gfviz.errors import GfvizError
+from gfviz.files import claimed
+
+# End of the year 9999: what calendars, and so every display, can hold.
+_LAST_TIME = 253402300799.0
+MAX_SMALL_FILE = 4 * 1024 * 1024
+_YOUNG_SECONDS = 2.0
+
+
+def remove_dead_folders(root: Path) -> None:
+    """Remove the runs that a killed process had half made, or half removed."""
+    for path in [*root.glob(".new-*"), *root.glob(".removed-*")]:
+        with contextlib.suppress(OSError):
+            # One just made may not have been locked by its maker yet.
+            if path.is_symlink() or not path.is_dir() or time.time() - path.stat().st_mtime < _YOUNG_SECONDS:
+                continue
+            with claimed(path) as dead:
+                if dead:
+                    shutil.rmtree(path, ignore_errors=True)
+
+
+def checkpoint_is_whole(folder: Path) -> bool:
+    """Whether the checkpoint carries its marker, and every file that the marker lists has the size it lists."""
+    try:
+        files = read_json(folder / "COMPLETE").get("files")
+    except GfvizError:
+        return False
+    if not isinstance(files, dict) or not files:
+        return False
+    try:
+        # A size also names a file that was cut by a full or a broken disk after the marker had been written.
+        return all(".." not in Path(name).parts and os.path.getsize(folder / name) == files[name] for name in files)
+    except (OSError, ValueError):
+        return False
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a small file of a run. Raises `GfvizError` in one line for anything else."""
+    try:
+        if path.stat().st_size > MAX_SMALL_FILE:
+            raise GfvizError(f"{path} is larger than 4 MB: that is no record of gfviz")
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except GfvizError:
+        raise
+    except FileNotFoundError as error:
+        raise GfvizError(f"no run at {path.parent}: it was removed, or never was one") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise GfvizError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
+    if not isinstance(data, dict):
+        raise GfvizError(f"{path} does not hold a JSON object")
+    return data
+
+
+def time_of(value: Any) -> float | None:
+    """A time in seconds since 1970; None for anything that no clock shows."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _LAST_TIME:
+        return None
+    return float(value)
+
+
+def text_of(value: Any) -> str:
+    """A text; nothing for anything else."""
+    return value if isinstance(value, str) else ""
