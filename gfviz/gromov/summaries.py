@@ -1,5 +1,4 @@
-"""Single numbers of a pair: the paper's closed form, the objective at a coupling, who carries it, the a-priori
-interval."""
+"""Single numbers of a pair: the objective at a coupling, who carries it, the a-priori interval."""
 
 from __future__ import annotations
 
@@ -13,21 +12,6 @@ from gfviz.gromov import bounds
 from gfviz.gromov.network import Source
 from gfviz.gromov.problem import Problem
 from gfviz.gromov.transport import Plan
-
-
-def sorted_gw(a: Source, b: Source, p: float = 1, weights: Any = None) -> float:
-    """W_p(f_C, f_D) of the weighted row means: the closed form of InfiGFusion (arXiv 2505.13893), for any weights and n
-    ≠ m.
-
-    The paper's number for uniform weights and n = m is Σ_i |f_C↓(i) − f_D↓(i)| = n times this one at p = 1. Always a
-    lower bound on GW_p (Jensen). O(n log n) once the row means are known; they take O(T·k) from factors. Raises
-    `GfvizError`.
-
-    >>> sorted_gw([[2., 0.], [0., 2.]], [[4., 0.], [0., 4.]])
-    1.0
-    """
-    problem = Problem(a, b, p, weights)
-    return problem.value(bounds.sorted_bound(problem))
 
 
 def apriori_interval(a: Source, b: Source, p: float = 2, weights: Any = None) -> tuple[float, float]:
