@@ -10,8 +10,6 @@ import streamlit as st
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-Blank = None
-
 
 def section(model: type[BaseModel], path: str, start: Mapping[str, Any], fields: list[str], columns: int = 3) -> dict:
     """Widgets for `fields` of `model` in `columns`; returns the values that differ from the model's defaults.
@@ -36,6 +34,16 @@ def default_of(field: FieldInfo) -> Any:
     if field.is_required():
         return None
     return field.get_default(call_default_factory=True)
+
+
+def trimmed(model: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` without those that say no more than the model's defaults: what a person would have written."""
+    fields = {field.alias or name: field for name, field in model.model_fields.items()}
+    return {
+        key: value
+        for key, value in values.items()
+        if key not in fields or fields[key].is_required() or value != default_of(fields[key])
+    }
 
 
 def simple_fields(model: type[BaseModel], but: tuple[str, ...] = ()) -> list[str]:

@@ -86,21 +86,17 @@ def choose_graph(label: str, key: str, files: list[GraphFile], index: int = 0) -
     return next((file for file in files if file.name == name), files[0])
 
 
-def choose_pair(files: list[GraphFile]) -> tuple[GraphFile, GraphFile]:
-    """Two graphs side by side; by default the first and the next one that can be compared with it."""
+def choose_pair(files: list[GraphFile], kind: str) -> tuple[GraphFile, GraphFile]:
+    """Two graphs side by side; by default the first two whose names speak of `kind` ("token" or "rank")."""
+    alike = [index for index, file in enumerate(files) if kind in file.name.rsplit("/", 1)[-1]] or [0]
+    one = alike[0]
+    near = [index for index in alike[1:] if files[index].group == files[one].group] or [min(one + 1, len(files) - 1)]
     left, right = st.columns(2, gap="small")
     with left:
-        a = choose_graph("Graph A", "a", files)
+        a = choose_graph("Graph A", "a", files, one)
     with right:
-        b = choose_graph("Graph B", "b", files, _partner(files))
+        b = choose_graph("Graph B", "b", files, near[0])
     return a, b
-
-
-def _partner(files: list[GraphFile]) -> int:
-    """Index of the first other graph whose node kind agrees with the first one's, by name (rank beside rank)."""
-    kind = files[0].name.rsplit("-", 1)[-1]
-    alike = [k for k, file in enumerate(files) if k and file.group == files[0].group and file.name.endswith(kind)]
-    return alike[0] if alike else min(1, len(files) - 1)
 
 
 def graphs_or_stop() -> list[GraphFile]:

@@ -10,7 +10,8 @@ from gfviz.figures import duration, number
 from gfviz.figures.report import html_report
 from gfviz.fusion import launch_resume, stop
 from gfviz.runs import RunDirectory
-from gfvizui import parts, runviews
+from gfvizui import parts
+from gfvizui.runcurves import figures_of, reader_of
 
 
 def bar(run: RunDirectory) -> None:
@@ -59,7 +60,7 @@ def attempt(act, done: str) -> None:
 
 def report(run: RunDirectory) -> str:
     """The run as one HTML page."""
-    reader = runviews.reader_of(run)
+    reader = reader_of(run)
     status, record = reader.status(), run.record()
     spent = (status.ended or status.heartbeat or 0) - status.started if status.started else None
     facts = [
@@ -69,5 +70,5 @@ def report(run: RunDirectory) -> str:
         ("time", duration(spent)),
         *((name, number(value)) for name, (_, value, _) in reader.latest().items()),
     ]
-    figures = runviews.figures_of(reader, reader.names(), status, 0.6, "light")
+    figures = figures_of(run, reader, status, 0.6, "light")
     return html_report(run.id, facts, figures, {"Configuration": yaml.safe_dump(run.config, sort_keys=False)})

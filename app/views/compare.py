@@ -4,7 +4,7 @@ import streamlit as st
 from gfvizui import cached, canvas, measuring, parts
 
 from gfviz.figures import GraphView, canvas_links, canvas_pane, number, share_figure, shared_frame, visible_token
-from gfviz.figures.compare import beside, coverage, edge_differences, partners, same_label, unmatched
+from gfviz.figures.compare import beside, coverage, edge_differences, partners, same_label, shared_groups, unmatched
 from gfviz.graph import CoactivationGraph
 
 SIZE = (300, 1200)
@@ -46,12 +46,12 @@ def side_by_side(a: CoactivationGraph, b: CoactivationGraph, coupling, key: tupl
     right = labelled(cached.view(b, *SIZE), "B")
     placed = cached.derived("beside", (*key, left.version, right.version), lambda: beside(left, right, coupling))
     links = cached.derived("links", (*key, left.version, right.version), lambda: canvas_links(coupling, left, placed))
-    frame = shared_frame(left, placed)
+    frame, names = shared_frame(left, placed), shared_groups(left, placed)
     theme = parts.theme()
     column, side = st.columns([14, 4], gap="medium")
     with column:
         selected, _ = canvas.graph_canvas(
-            [canvas_pane(left, theme, frame), canvas_pane(placed, theme, frame)],
+            [canvas_pane(left, theme, frame, names), canvas_pane(placed, theme, frame, names)],
             "compare_canvas",
             f"compare/{left.version}/{placed.version}/{key[-1]}",
             HEIGHT,
@@ -128,7 +128,7 @@ def carriers(a: CoactivationGraph, b: CoactivationGraph, result) -> None:
 
 def draw() -> None:
     files = parts.graphs_or_stop()
-    a_file, b_file = parts.choose_pair(files)
+    a_file, b_file = parts.choose_pair(files, "token")
     a, b = cached.load(a_file), cached.load(b_file)
     kind = st.segmented_control(
         "Match nodes by",

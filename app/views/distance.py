@@ -114,7 +114,7 @@ def draw() -> None:
         "Distance", "Gromov–Wasserstein: a lower bound, an upper bound, and the truth certified between them."
     )
     files = parts.graphs_or_stop()
-    file_a, file_b = parts.choose_pair(files)
+    file_a, file_b = parts.choose_pair(files, "rank")
     a, b = cached.load(file_a), cached.load(file_b)
     p, budget = dial(a, b)
     result = measuring.measure(a, b, p, budget)

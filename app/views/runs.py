@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import streamlit as st
-from gfvizui import parts, places, runactions, runviews
+from gfvizui import overlay, parts, places, runactions, runviews, scrubber
 
 from gfviz.runs import RunDirectory
 
@@ -51,7 +51,7 @@ def overview(runs: list[RunDirectory]) -> list[str]:
     event = st.dataframe(
         table,
         hide_index=True,
-        height=min(38 + 35 * max(len(table), 1), 260),
+        height="content" if len(table) <= 6 else 260,
         key="runs_table",
         on_select="rerun",
         selection_mode="multi-row",
@@ -74,9 +74,18 @@ def draw() -> None:
         )
         return
     chosen = overview(runs)
-    if len(chosen) > 1:
-        runviews.comparison([run for run in runs if run.id in chosen])
+    if chosen:
+        st.session_state["runs_chosen"] = True
+    elif st.session_state.pop("runs_chosen", False):
+        st.query_params.pop("compare", None)  # the last row was unchosen
+    else:
+        chosen = [name for name in st.query_params.get("compare", "").split(",") if name]
+    several = [run for run in runs if run.id in chosen]
+    if len(several) > 1:
+        st.query_params["compare"] = ",".join(run.id for run in several)
+        overlay.comparison(several)
         return
+    st.query_params.pop("compare", None)
     wanted = chosen[0] if chosen else st.query_params.get("run")
     run = next((run for run in runs if run.id == wanted), None)
     if wanted and run is None:
@@ -89,7 +98,7 @@ def draw() -> None:
     st.session_state["watched"] = (run.id, live)
     # The rate is set when the whole page runs; the fragment asks for such a run when the state changes.
     st.fragment(runviews.live_run, run_every=1.0 if live else None)(run, time.time())
-    runviews.scrubber(run)
+    scrubber.scrubber(run)
 
 
 parts.page(draw)

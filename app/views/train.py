@@ -19,20 +19,49 @@ from gfviz.fusion.config import (
     TeacherConfig,
     TrainingConfig,
 )
+from gfviz.paths import sample_data_dir
+from gfviz.runs import RunDirectory
 
 FIRST_TRAINING = ["steps", "batch_size", "learning_rate"]
 FIRST_LOSS = ["lam", "token", "structure", "beta", "k", "normalize"]
-BLANK = "an empty form"
+BLANK, EXAMPLE = "an empty form", "the shipped task models"
+
+
+def example() -> dict[str, Any]:
+    """A fusion that can be launched as it is: minutes on two cores."""
+    home = sample_data_dir()
+    return {
+        "name": "example",
+        "pivot": {"model": str(home / "models" / "task-pivot")},
+        "teachers": [{"name": "specialist", "model": str(home / "models" / "task-specialist")}],
+        "data": {
+            "train": [str(home / "tasks" / "train.jsonl")],
+            "evaluation": [str(home / "tasks" / "validation.jsonl")],
+        },
+        "loss": {"lambda": 0.3, "token": "uld", "structure": "anchored", "beta": 3.0},
+        "training": {"steps": 300, "learning_rate": 0.002, "warmup": 10, "log_every": 5},
+        "evaluation": {"max_new_tokens": 40, "limit": 120},
+        "graph": {"every": 25},
+    }
+
+
+def of_run(run: RunDirectory) -> dict[str, Any]:
+    """A run's configuration, with the examples that were given to it in memory as the files it kept of them."""
+    config = dict(run.config)
+    data = dict(config.get("data") or {})
+    for key in ("train", "evaluation"):
+        kept = run.path / "data" / f"{key}.jsonl"
+        if not data.get(key) and kept.is_file():
+            data[key] = [str(kept)]
+    return {**config, "data": data}
 
 
 def starting_point() -> tuple[dict[str, Any], str]:
-    """The values that the form begins with: those of a run, or none; and the name of that choice."""
+    """The values that the form begins with: those of a run, the shipped example, or none; and the choice's name."""
     runs = [run for run in places.find_runs() if run.record().kind == "fusion"]
-    chosen = st.selectbox(
-        "Start from", [BLANK, *(run.id for run in runs)], index=1 if runs else 0, key="start", bind="query-params"
-    )
+    chosen = st.selectbox("Start from", [EXAMPLE, BLANK, *(run.id for run in runs)], key="start", bind="query-params")
     run = next((run for run in runs if run.id == chosen), None)
-    return (dict(run.config) if run else {}), chosen
+    return (of_run(run) if run else example() if chosen == EXAMPLE else {}), chosen
 
 
 def teachers(start: list[dict[str, Any]], tag: str) -> list[dict[str, Any]]:
@@ -44,8 +73,8 @@ def teachers(start: list[dict[str, Any]], tag: str) -> list[dict[str, Any]]:
         with st.container(border=True):
             fields = ["name", "model", "weight", "token", "structure", "control"]
             first = forms.section(TeacherConfig, f"{tag}.{index}", values, fields, 3)
-            kept = {key: value for key, value in values.items() if key not in fields}
-            made.append({**kept, **first})
+            kept = forms.trimmed(TeacherConfig, {key: value for key, value in values.items() if key not in fields})
+            made.append({**first, **kept})
     return made
 
 
@@ -55,9 +84,9 @@ def configuration() -> dict[str, Any]:
     made: dict[str, Any] = {}
     st.markdown("**Models**")
     made |= forms.section(FusionConfig, tag, start, ["name", "seed", "mode"], 3)
-    made["pivot"] = _kept(start, "pivot", ["model"]) | forms.section(
-        PivotConfig, f"{tag}.pivot", start.get("pivot", {}), ["model"], 1
-    )
+    pivot = start.get("pivot", {})
+    kept = forms.trimmed(PivotConfig, {key: value for key, value in pivot.items() if key != "model"})
+    made["pivot"] = {**forms.section(PivotConfig, f"{tag}.pivot", pivot, ["model"], 1), **kept}
     made["teachers"] = teachers(start.get("teachers", []), f"{tag}.teachers")
     st.markdown("**Data**")
     made["data"] = forms.section(DataConfig, f"{tag}.data", start.get("data", {}), ["train", "evaluation"], 2)
@@ -79,11 +108,6 @@ def configuration() -> dict[str, Any]:
             made[key] = {**made.get(key, {}), **found}
     made["runs"] = str(places.runs_root())
     return {key: value for key, value in made.items() if value not in ({}, [])}
-
-
-def _kept(start: dict[str, Any], key: str, shown: list[str]) -> dict[str, Any]:
-    """What the starting point says beyond the form's own fields."""
-    return {name: value for name, value in start.get(key, {}).items() if name not in shown}
 
 
 def megabytes(model: str) -> float | None:
@@ -171,7 +195,7 @@ def draw() -> None:
         text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
         st.code(text, language="yaml", height=360)
         st.caption("The same from a terminal, with the configuration above saved as fusion.yaml:")
-        st.code("gfviz fuse fusion.yaml", language="bash")
+        st.code("gfviz fuse fusion.yaml --detach", language="bash")
         with st.container(horizontal=True):
             st.download_button("Save as fusion.yaml", text, "fusion.yaml", "text/yaml", on_click="ignore")
             started = st.button(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -9,12 +10,16 @@ from scipy import sparse
 
 from gfviz.errors import GfvizError
 from gfviz.figures.text import visible_token
-from gfviz.figures.view import GraphView
+from gfviz.figures.view import NO_PARTNER, REST, GraphView, community_names, evened
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from gfviz.graph import CoactivationGraph
+
+
+# A community beyond any that a graph can have: what belongs to no group of the other graph.
+UNMATCHED = 1 << 30
 
 
 class Coverage(NamedTuple):
@@ -135,9 +140,11 @@ def unmatched(a: CoactivationGraph, b: CoactivationGraph, limit: int = 200) -> p
 
 
 def beside(left: GraphView, right: GraphView, coupling: sparse.csr_array) -> GraphView:
-    """`right` with every node near where its partners stand in `left`, so that matched parts face each other.
+    """`right` with every node near where its partners stand in `left` and in their community: matched parts face.
 
-    Positions are the coupling's barycentres, a fifth of the node's own place mixed in so that equal ones part.
+    Positions are the coupling's barycentres, a fifth of the node's own place mixed in so that equal ones part, spread
+    over the square again because averages crowd its middle. A node's
+    community is the one that most of its mass comes from; a node without a partner is put after all of `left`'s.
     """
     part = sparse.csr_array(coupling[left.nodes][:, right.nodes])
     mass = np.asarray(part.sum(axis=0)).ravel()
@@ -145,4 +152,16 @@ def beside(left: GraphView, right: GraphView, coupling: sparse.csr_array) -> Gra
     positions = right.positions.copy()
     centre = (part.T @ left.positions)[known] / mass[known][:, None]
     positions[known] = 0.8 * centre + 0.2 * right.positions[known]
-    return right.moved(positions, left.version)
+    groups = int(left.community.max()) + 1 if left.n else 1
+    member = sparse.csr_array((np.ones(left.n), (np.arange(left.n), left.community)), shape=(left.n, groups))
+    votes = (part.T @ member).toarray()
+    community = np.where(known, votes.argmax(axis=1), UNMATCHED)
+    return replace(right.moved(evened(positions), left.version), community=community)
+
+
+def shared_groups(left: GraphView, right: GraphView) -> list[str]:
+    """Names of `left`'s groups for both panes, `right` being `beside` it; the last is what belongs to none of them."""
+    names = [name for name, _ in community_names(left)]
+    if names and names[-1] == REST:
+        return names[:-1] + [f"{REST}, {NO_PARTNER}"]
+    return names + [NO_PARTNER] if (right.community >= len(names)).any() else names

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
+BROKEN = ("dash", "dot", "dashdot", "longdash")
+
+
 class Line(NamedTuple):
     """A series ready to draw: steps, values (a bucket's mean), and the buckets' ranges where there are any."""
 
@@ -51,13 +54,19 @@ def curve_figure(
     log_y: bool = False,
     height: int = 280,
     total_steps: int | None = None,
+    beside: Mapping[str, Line] | None = None,
 ) -> go.Figure:
-    """Lines over steps: the smoothed line in full colour over the raw one (or the buckets' range) in light colour."""
+    """Lines over steps: the smoothed line in full colour over the raw one (or the buckets' range) in light colour.
+
+    `beside` are lines of other runs to judge by: thin, grey and broken, smoothed alike.
+    """
     import plotly.graph_objects as go
 
     if not lines:
         return blank(theme, height, title, "Nothing logged yet")
     figure = blank(theme, height, title)
+    for index, (name, line) in enumerate((beside or {}).items()):
+        figure.add_trace(_beside(plotly_text(name), line, smoothing, theme, index))
     for index, (name, line) in enumerate(lines.items()):
         color = series_color(index, theme)
         shown = plotly_text(name)
@@ -87,8 +96,34 @@ def curve_figure(
         )
     if log_y:
         figure.update_yaxes(type="log")
-    figure.update_xaxes(range=[0, total_steps] if total_steps else None)
-    return figure.update_layout(showlegend=len(lines) > 1)
+    figure.update_xaxes(range=[0, 1.02 * total_steps] if total_steps else None)
+    return below(figure.update_layout(showlegend=len(lines) + len(beside or {}) > 1))
+
+
+def below(figure: go.Figure, beyond: int = 3) -> go.Figure:
+    """Put the legend under the plot where more than `beyond` entries would run into the title."""
+    shown = sum(trace.showlegend is not False for trace in figure.data)
+    if shown <= beyond or figure.layout.showlegend is False:
+        return figure
+    rows = -(-shown // 3)
+    height = figure.layout.height + 20 * rows
+    place = {"x": 0, "xanchor": "left", "y": -46 / (height - 90), "yanchor": "top"}
+    return figure.update_layout(height=height, legend=place, margin={"b": 30 + 20 * rows})
+
+
+def _beside(shown: str, line: Line, smoothing: float, theme: str, index: int) -> go.Scatter:
+    import plotly.graph_objects as go
+
+    few = len(line.steps) < 3
+    return go.Scatter(
+        x=line.steps,
+        y=smoothed(line.values, smoothing).astype(np.float32),
+        mode="lines+markers" if few else "lines",
+        name=shown,
+        line={"color": theme_of(theme).quiet, "width": 1.2, "dash": BROKEN[index % len(BROKEN)]},
+        marker={"size": 6, "symbol": "circle-open"},
+        hovertemplate=f"{shown}<br>step %{{x}}: %{{y:.5g}}<extra></extra>",
+    )
 
 
 def _band(steps: np.ndarray, low: np.ndarray, high: np.ndarray, color: str) -> go.Scatter:
@@ -144,7 +179,7 @@ def distance_figure(
     if at_step is not None:
         figure.add_vline(x=at_step, line={"color": theme_of(theme).quiet, "width": 1, "dash": "dash"})
     figure.update_yaxes(rangemode="tozero")
-    return figure.update_xaxes(range=[0, total_steps] if total_steps else None)
+    return figure.update_xaxes(range=[0, 1.02 * total_steps] if total_steps else None)
 
 
 def lines_of(series: Mapping[str, Sequence]) -> dict[str, Line]:

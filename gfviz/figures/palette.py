@@ -7,6 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from gfviz.errors import GfvizError
+from gfviz.figures.text import plotly_text
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
 # Okabe and Ito 2008, "Color Universal Design", without black and without yellow (invisible on white).
 CATEGORIES = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
 OTHER = "#999999"
+# Tol 2021, "Colour schemes" (SRON/EPS/TN/09-002): "muted" for a white page and "light" for a dark one; more hues than
+# lines need, for communities. Each theme has the same number.
+_MUTED = ("#332288", "#CC6677", "#DDCC77", "#117733", "#88CCEE", "#882255", "#44AA99", "#999933")
+_LIGHT = ("#77AADD", "#EE8866", "#EEDD88", "#44BB99", "#99DDFF", "#FFAABB", "#BBCC33", "#AAAA00")
 
 
 @dataclass(frozen=True)
@@ -29,10 +34,11 @@ class Theme:
     accent: str
     contrast: str
     scale: tuple[str, ...]
+    groups: tuple[str, ...]
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """Colours of series and communities, in order of use."""
+        """Colours of series, in order of use; those of communities are `groups`."""
         return CATEGORIES
 
 
@@ -46,6 +52,7 @@ LIGHT = Theme(
     accent="#0072B2",
     contrast="#D55E00",
     scale=("#f7fbff", "#c6dbef", "#6baed6", "#2171b5", "#08306b"),
+    groups=_MUTED,
 )
 DARK = Theme(
     "dark",
@@ -57,6 +64,7 @@ DARK = Theme(
     accent="#56B4E9",
     contrast="#E69F00",
     scale=("#12161c", "#163a5f", "#1f6ea8", "#56b4e9", "#e6f4fd"),
+    groups=_LIGHT,
 )
 THEMES = {"light": LIGHT, "dark": DARK}
 
@@ -132,7 +140,7 @@ def blank(theme: str, height: int, title: str = "", note: str = "") -> go.Figure
 
     figure = go.Figure(layout={"template": _template(theme), "height": height})
     if title:
-        figure.update_layout(title={"text": title})
+        figure.update_layout(title={"text": plotly_text(title)})
     if note:
         figure.add_annotation(
             text=note, showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper", font={"color": theme_of(theme).quiet}

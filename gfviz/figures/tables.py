@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -149,15 +150,14 @@ def rung_table(rungs) -> pd.DataFrame:
     )
 
 
-def config_difference(left: dict, right: dict) -> pd.DataFrame:
-    """Keys (dotted) in which two configurations differ, with both values as text; "–" where one has none."""
+def config_difference(configs: Mapping[str, dict]) -> pd.DataFrame:
+    """Keys (dotted) in which configurations differ: a column for each name, values as text, "–" where one has none."""
     import pandas as pd
 
-    a, b = dict(_flat(left)), dict(_flat(right))
-    keys = sorted(key for key in a.keys() | b.keys() if a.get(key, "–") != b.get(key, "–"))
-    return pd.DataFrame(
-        {"key": keys, "left": [a.get(key, "–") for key in keys], "right": [b.get(key, "–") for key in keys]}
-    )
+    flat = {name: dict(_flat(config)) for name, config in configs.items()}
+    every = sorted(set().union(*flat.values()))
+    keys = [key for key in every if len({one.get(key, "–") for one in flat.values()}) > 1]
+    return pd.DataFrame({"key": keys} | {name: [one.get(key, "–") for key in keys] for name, one in flat.items()})
 
 
 def _flat(tree, prefix: str = ""):

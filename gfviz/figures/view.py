@@ -10,7 +10,7 @@ import numpy as np
 from scipy import sparse
 
 from gfviz.errors import GfvizError
-from gfviz.figures.palette import OTHER, theme_of
+from gfviz.figures.palette import LIGHT, OTHER, theme_of
 from gfviz.figures.text import visible_token
 from gfviz.graph.communities import communities
 from gfviz.graph.layout import layout
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from gfviz.graph import CoactivationGraph
 
 KEPT_PER_NODE = 3
+REST, NO_PARTNER = "smaller groups", "no partner"
+NAMED_GROUPS = len(LIGHT.groups)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +75,7 @@ def graph_view(
     i, j, weight, among = _chosen_edges(abs(_part(graph, chosen)), alone, max_edges)
     # Hubs are heavy with everybody: relative to what both ends do alone, an edge says who belongs together.
     bond = weight / np.sqrt(alone[i] * alone[j])
-    positions = layout(len(chosen), i, j, bond, seed=seed)
+    positions = spread(layout(len(chosen), i, j, bond, seed=seed))
     group = communities(len(chosen), i, j, bond, seed=seed)
     return GraphView(
         version=f"{graph.content_hash[:16]}-{max_nodes}-{max_edges}-{seed}",
@@ -137,7 +139,41 @@ def _first_of_each(i: np.ndarray, j: np.ndarray, count: int) -> np.ndarray:
     return np.unique(edge[np.arange(len(ends)) - first < count])
 
 
-def community_names(view: GraphView, shown: int = 6) -> list[tuple[str, int]]:
+def spread(positions: np.ndarray, evenness: float = 0.6) -> np.ndarray:
+    """`positions` [n, 2] turned to their principal axes and spread over the square [−1, 1]².
+
+    Each axis is then `evened`, a mixture of the coordinate and its rank (`evenness` of it): the crowded middle gets
+    room, single far nodes come nearer, and the order along both axes stays. O(n log n).
+
+    >>> import numpy as np
+    >>> spread(np.array([[0.0, 0.0], [1.0, 0.0], [100.0, 0.1]]))[:, 0].round(2).tolist()
+    [-1.0, -0.39, 1.0]
+    """
+    if len(positions) < 3:
+        return positions
+    centred = positions - positions.mean(axis=0)
+    _, _, axes = np.linalg.svd(centred, full_matrices=False)
+    turned = centred @ axes.T
+    # The sign of an axis is arbitrary: the longer tail goes to the right, and up.
+    turned *= np.where((turned**3).sum(axis=0) < 0, -1.0, 1.0)
+    return evened(turned, evenness)
+
+
+def evened(positions: np.ndarray, evenness: float = 0.6) -> np.ndarray:
+    """`positions` [n, 2] spread over the square [−1, 1]², each axis a mixture of the coordinate and its rank."""
+    if len(positions) < 2:
+        return positions
+    out = np.empty_like(positions)
+    for axis in range(2):
+        value = positions[:, axis]
+        low, width = value.min(), np.ptp(value)
+        rank = np.argsort(np.argsort(value, kind="stable"), kind="stable") / (len(value) - 1)
+        plain = (value - low) / width if width > 0 else rank
+        out[:, axis] = 2.0 * ((1.0 - evenness) * plain + evenness * rank) - 1.0
+    return out
+
+
+def community_names(view: GraphView, shown: int = NAMED_GROUPS) -> list[tuple[str, int]]:
     """(name, size) of the `shown` largest communities and, where there are more nodes, of the rest.
 
     A community is called after its two strongest tokens.
@@ -148,21 +184,27 @@ def community_names(view: GraphView, shown: int = 6) -> list[tuple[str, int]]:
         top = members[np.argsort(-view.strength[members], kind="stable")[:2]]
         named.append((" · ".join(view.labels[node] for node in top), len(members)))
     rest = int((view.community >= shown).sum())
-    return named + [("smaller groups", rest)] if rest else named
+    return named + [(REST, rest)] if rest else named
 
 
 def canvas_pane(
-    view: GraphView, theme: str = "light", bbox: tuple[float, float, float, float] | None = None
+    view: GraphView,
+    theme: str = "light",
+    bbox: tuple[float, float, float, float] | None = None,
+    names: list[str] | None = None,
 ) -> dict[str, Any]:
     """The message that draws `view` on the canvas: JSON values only, arrays as base64 of little-endian floats and ints.
 
-    `bbox` (x0, x1, y0, y1) fixes the frame, so that several graphs share one camera.
+    `bbox` (x0, x1, y0, y1) fixes the frame, so that several graphs share one camera. `names` are the groups of another
+    view whose communities this one has taken over (`gfviz.figures.compare.beside`), so that one legend serves both.
     """
-    colors = theme_of(theme).categories
-    names = community_names(view, len(colors))
+    colors = theme_of(theme).groups
+    shown = [name for name, _ in community_names(view)] if names is None else names
+    group = np.minimum(view.community, max(len(shown) - 1, 0))
+    sizes = np.bincount(group, minlength=len(shown))
     groups = [
-        {"name": name, "count": size, "color": colors[k] if k < len(colors) else OTHER}
-        for k, (name, size) in enumerate(names)
+        {"name": name, "count": int(sizes[k]), "color": OTHER if name.startswith((REST, NO_PARTNER)) else colors[k]}
+        for k, name in enumerate(shown)
     ]
     return {
         "version": view.version,
@@ -171,7 +213,7 @@ def canvas_pane(
         "x": packed(view.positions[:, 0], "<f4"),
         "y": packed(view.positions[:, 1], "<f4"),
         "strength": packed(view.strength, "<f4"),
-        "group": packed(np.minimum(view.community, max(len(groups) - 1, 0)), "<u4"),
+        "group": packed(group, "<u4"),
         "groups": groups,
         "source": packed(view.i, "<u4"),
         "target": packed(view.j, "<u4"),

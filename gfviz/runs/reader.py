@@ -196,6 +196,11 @@ class RunReader:
                 for key, time, step, kind, text in rows
             ]
 
+    def newest_events(self, limit: int = 200) -> list[Event]:
+        """The last `limit` events, newest first."""
+        question = "SELECT id, time, step, kind, text FROM events ORDER BY id DESC LIMIT ?"
+        return [Event(*row) for row in self._ask_if_begun(question, (limit,))]
+
     def status(self) -> RunStatus:
         """What the run does now; a writer that is gone without a word makes it `killed`."""
         record = self.run.record()

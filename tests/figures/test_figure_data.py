@@ -201,8 +201,12 @@ def test_profile_tail_and_shares():
 
 
 def test_config_difference_names_dotted_keys():
-    table = config_difference({"a": {"b": 1, "c": [1, 2]}, "d": 3}, {"a": {"b": 2, "c": [1]}, "d": 3})
+    left, right = {"a": {"b": 1, "c": [1, 2]}, "d": 3}, {"a": {"b": 2, "c": [1]}, "d": 3}
+    table = config_difference({"x": left, "y": right})
     assert table.to_numpy().tolist() == [["a.b", "1", "2"], ["a.c.1", "2", "–"]]
+    three = config_difference({"x": left, "y": right, "z": {**left, "d": 4}})
+    assert three.columns.tolist() == ["key", "x", "y", "z"]
+    assert three.to_numpy().tolist()[-1] == ["d", "3", "3", "4"]
 
 
 def test_lines_of_buckets_show_ranges_only_where_rows_were_merged():
@@ -259,7 +263,17 @@ def test_study_figure_averages_families_and_keeps_sides_apart():
 def test_partners_and_edge_differences_follow_the_coupling():
     from scipy import sparse
 
-    from gfviz.figures.compare import beside, best_partner, coverage, edge_differences, partners, same_label, unmatched
+    from gfviz.figures.compare import (
+        beside,
+        best_partner,
+        coverage,
+        edge_differences,
+        partners,
+        same_label,
+        shared_groups,
+        unmatched,
+    )
+    from gfviz.figures.view import evened
 
     a, b = make_graph(positions=200), make_graph(seed=3, positions=200)
     swap = np.arange(b.n)[::-1]
@@ -276,7 +290,51 @@ def test_partners_and_edge_differences_follow_the_coupling():
     left, right = graph_view(a), graph_view(b)
     placed = beside(left, right, coupling)
     wanted = 0.8 * left.positions[::-1] + 0.2 * right.positions
-    assert placed.positions == pytest.approx(wanted, abs=1e-12)
+    assert placed.positions == pytest.approx(evened(wanted), abs=1e-12)
+    assert np.argsort(placed.positions[:, 0]).tolist() == np.argsort(wanted[:, 0]).tolist()
+    # Every node has one partner here, so it takes over that partner's community, and one legend serves both.
+    assert placed.community.tolist() == left.community[::-1].tolist()
+    names = shared_groups(left, placed)
+    one, two = (canvas_pane(view, "light", names=names) for view in (left, placed))
+    assert [group["name"] for group in one["groups"]] == [group["name"] for group in two["groups"]] == names
+    assert unpacked(two["group"], "<u4").tolist() == unpacked(one["group"], "<u4").tolist()[::-1]
+    alone = beside(left, right, sparse.csr_array((a.n, b.n)))
+    apart = canvas_pane(alone, "light", names=shared_groups(left, alone))
+    assert set(unpacked(apart["group"], "<u4").tolist()) == {len(apart["groups"]) - 1}
+    assert apart["groups"][-1]["color"] == "#999999"
+
+
+def test_spread_fills_the_square_and_keeps_the_order_along_the_axes():
+    from gfviz.figures.view import spread
+
+    random = np.random.default_rng(0)
+    points = random.standard_t(2, (200, 2)) * [10, 1]
+    placed = spread(points)
+    assert placed.min(axis=0) == pytest.approx([-1, -1])
+    assert placed.max(axis=0) == pytest.approx([1, 1])
+    turn = np.array([[0.6, 0.8], [-0.8, 0.6]])
+    assert spread(points @ turn) == pytest.approx(placed, abs=1e-9), "a turned layout is the same layout"
+    centred = points - points.mean(axis=0)
+    axis = np.linalg.eigh(centred.T @ centred)[1][:, -1]
+    order = np.argsort(centred @ axis)
+    assert placed[order, 0].tolist() in (sorted(placed[:, 0]), sorted(placed[:, 0], reverse=True))
+    assert spread(np.zeros((4, 2))).shape == (4, 2)
+
+
+def test_lines_of_controls_lie_beside_and_many_entries_go_below():
+    from gfviz.figures import Line
+
+    line = Line(np.arange(4), np.array([4.0, 3.0, 2.0, 1.0]))
+    figure = curve_figure({"a": line}, smoothing=0.0, title="<b>t</b>", beside={"control <i>": line})
+    control, mine = figure.data
+    assert (control.name, control.line.dash, control.y.tolist()) == ("control &lt;i&gt;", "dash", [4, 3, 2, 1])
+    assert mine.line.color != control.line.color
+    assert figure.layout.title.text == "&lt;b&gt;t&lt;/b&gt;"
+    assert figure.layout.showlegend
+    plain, many = (curve_figure({f"n{k}": line for k in range(count)}, smoothing=0.0) for count in (3, 7))
+    assert plain.layout.legend.y is None
+    assert many.layout.legend.y < 0
+    assert many.layout.height > plain.layout.height
 
 
 def test_report_is_one_file_with_all_text_escaped():

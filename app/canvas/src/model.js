@@ -27,7 +27,6 @@ export class GraphModel {
     this.weight = floats(data.weight);
     this.m = this.weight.length;
     this.bbox = data.bbox || null;
-    this.notes = data.notes || null; // one more line per node for the tooltip
     this.indexAdjacency();
     this.best = new Float32Array(this.n);
     for (let e = 0; e < this.m; e++) {
@@ -38,6 +37,12 @@ export class GraphModel {
     this.order = Uint32Array.from(this.strength.keys()).sort((a, b) => this.strength[b] - this.strength[a]);
     this.maxStrength = this.n ? this.strength[this.order[0]] : 0;
     this.lowered = this.labels.map((label) => label.toLowerCase());
+  }
+
+  /** Multiply all x by `factor`: a layout is square, a pane seldom is. */
+  stretch(factor) {
+    for (let i = 0; i < this.n; i++) this.x[i] *= factor;
+    if (this.bbox) this.bbox = { x: this.bbox.x.map((x) => x * factor), y: this.bbox.y };
   }
 
   indexAdjacency() {

@@ -6,6 +6,8 @@ import { placeLabels } from "./labels.js";
 import { withAlpha } from "./theme.js";
 
 const FOCUS_LIMIT = 400; // neighbours drawn on hover
+const WIDEST = 2; // to which ratio of sides a layout is stretched
+const NUDGE = 14; // pixels that a key moves a node
 
 export class Pane {
   /** `host` is an element; `hooks` {hover, select, camera, moved, drawn} are called with this pane first. */
@@ -34,6 +36,8 @@ export class Pane {
   }
 
   load(model) {
+    const { offsetWidth: width, offsetHeight: height } = this.host;
+    if (width && height) model.stretch(Math.min(WIDEST, Math.max(1 / WIDEST, width / height)));
     this.model = model;
     this.widths.clear();
     this.computeVisible();
@@ -139,12 +143,7 @@ export class Pane {
     captor.on("mousemovebody", (event) => {
       if (node === null) return;
       moved = true;
-      const at = this.sigma.viewportToGraph(event);
-      // Freeze the box: otherwise dragging an outer node rescales everything under the pointer.
-      if (!this.sigma.getCustomBBox()) this.sigma.setCustomBBox(this.sigma.getBBox());
-      this.sigma.getGraph().mergeNodeAttributes(node, { x: at.x, y: at.y });
-      this.model.x[+node] = at.x;
-      this.model.y[+node] = at.y;
+      this.moveNode(+node, this.sigma.viewportToGraph(event));
       event.preventSigmaDefault();
       event.original.preventDefault();
     });
@@ -155,6 +154,21 @@ export class Pane {
       }
       node = null;
     });
+  }
+
+  moveNode(node, at) {
+    // Freeze the box: otherwise moving an outer node rescales everything under the pointer.
+    if (!this.sigma.getCustomBBox()) this.sigma.setCustomBBox(this.sigma.getBBox());
+    this.sigma.getGraph().mergeNodeAttributes(String(node), { x: at.x, y: at.y });
+    this.model.x[node] = at.x;
+    this.model.y[node] = at.y;
+  }
+
+  /** Move a node by one step of a key, and pin it there. */
+  nudge(node, dx, dy) {
+    const at = this.position(node);
+    this.moveNode(node, this.sigma.viewportToGraph({ x: at.x + NUDGE * dx, y: at.y + NUDGE * dy }));
+    this.pinned.add(node);
   }
 
   hover(node) {

@@ -1,7 +1,9 @@
 // Colours come from Streamlit's CSS variables on the host element, so both themes and a user's own work.
 
+let probe = null;
+
 function channel(text) {
-  const probe = document.createElement("canvas").getContext("2d");
+  probe ??= document.createElement("canvas").getContext("2d");
   probe.fillStyle = "#000";
   probe.fillStyle = text.trim();
   const value = probe.fillStyle;

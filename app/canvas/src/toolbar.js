@@ -16,6 +16,21 @@ export function positionOf(weight, low, high) {
   return Math.round((STEPS * Math.log(weight / low)) / Math.log(high / low));
 }
 
+function button(text, title, act, kind = "") {
+  return element("button", { type: "button", class: `tool ${kind}`, title, "aria-label": title, text, onclick: act });
+}
+
+/** Zoom in the corner of the frame, where maps have it. */
+export function zoomButtons(canvas) {
+  return element(
+    "div",
+    { class: "zoom join", role: "group", "aria-label": "Zoom" },
+    button("−", "Zoom out (−)", () => canvas.camera.zoom(1.5), "icon"),
+    button("+", "Zoom in (+)", () => canvas.camera.zoom(1 / 1.5), "icon"),
+    button("Fit", "Show the whole graph (0)", () => canvas.camera.fit()),
+  );
+}
+
 export class Toolbar {
   constructor(canvas) {
     this.canvas = canvas;
@@ -48,15 +63,15 @@ export class Toolbar {
       onchange: () => canvas.slide(Number(this.slider.value), true),
     });
     this.readout = element("output", { class: "readout" });
-    this.ego = this.button("Ego", "Show only the selected node and what it touches (E)", () => canvas.toggleEgo());
-    this.pin = this.button("Pin", "Keep this node's label and place (P)", () => canvas.togglePin());
-    this.labels = this.button("Labels", "Show or hide labels (L)", () => canvas.toggleLabels());
-    this.links = this.button("Links", "Draw the coupling between matched nodes (K)", () => canvas.toggleLinks());
+    this.ego = button("Ego", "Show only the selected node and what it touches (E)", () => canvas.toggleEgo());
+    this.pin = button("Pin", "Keep this node's label and place (P)", () => canvas.togglePin());
+    this.labels = button("Labels", "Show or hide labels (L)", () => canvas.toggleLabels());
+    this.links = button("Links", "Draw the coupling between matched nodes (K)", () => canvas.toggleLinks());
     this.root = element(
       "div",
       { class: "toolbar", role: "toolbar", "aria-label": "Graph controls" },
       element("span", { class: "searchbox" }, this.input, this.list),
-      element("label", { class: "slider" }, element("span", { text: "Weight ≥" }), this.slider, this.readout),
+      element("label", { class: "slider" }, element("span", { class: "caption", text: "Weight ≥" }), this.slider, this.readout),
       element("span", { class: "space" }),
       this.ego,
       this.pin,
@@ -65,21 +80,10 @@ export class Toolbar {
       element(
         "span",
         { class: "join" },
-        this.button("−", "Zoom out (−)", () => canvas.zoom(1.5), "icon"),
-        this.button("+", "Zoom in (+)", () => canvas.zoom(1 / 1.5), "icon"),
-        this.button("Fit", "Show the whole graph (0)", () => canvas.fit()),
-      ),
-      element(
-        "span",
-        { class: "join" },
-        this.button("PNG", "Save this view as a PNG image", () => canvas.exportPng()),
-        this.button("SVG", "Save this view as an SVG drawing", () => canvas.exportSvg()),
+        button("PNG", "Save this view as a PNG image", () => canvas.exportPng()),
+        button("SVG", "Save this view as an SVG drawing", () => canvas.exportSvg()),
       ),
     );
-  }
-
-  button(text, title, act, kind = "") {
-    return element("button", { type: "button", class: `tool ${kind}`, title, "aria-label": title, text, onclick: act });
   }
 
   sync() {
@@ -161,9 +165,10 @@ export class Toolbar {
   }
 }
 
-/** Communities as toggles: name, size, colour. */
+/** Communities as toggles: name, size (of each graph, where there are two), colour. */
 export function legend(canvas) {
   const { model } = canvas.panes[0];
+  const sizes = (index) => canvas.panes.map((pane) => count(pane.model.groups[index]?.count ?? 0)).join(" | ");
   const items = model.groups.map((group, index) =>
     element(
       "button",
@@ -176,7 +181,7 @@ export function legend(canvas) {
       },
       element("span", { class: "dot", style: `background:${group.color}` }),
       element("bdi", { text: group.name }),
-      element("span", { class: "quiet", text: count(group.count) }),
+      element("span", { class: "quiet", text: sizes(index) }),
     ),
   );
   return element("div", { class: "legend", role: "group", "aria-label": "Groups" }, ...items);

@@ -1,0 +1,48 @@
+"""Several runs side by side: their curves over each other, and where their configurations differ."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from gfviz.errors import GfvizError
+from gfviz.figures import Line, config_difference, curve_figure
+from gfviz.runs import RunDirectory
+from gfvizui import parts
+from gfvizui.runcurves import lines_for, reader_of
+
+FIRST = ("loss/total", "loss/sft", "eval/exact_match")
+LIVE_SECONDS = 2.0
+
+
+def comparison(runs: list[RunDirectory]) -> None:
+    """Curves of several runs over each other (ticking while one is alive), and where their configurations differ."""
+    names = sorted({name for run in runs for name in reader_of(run).names()})
+    if not names:
+        st.caption("None of these runs has logged anything yet.")
+        return
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        preferred = [name for name in FIRST if name in names] or names[:2]
+        chosen = st.multiselect("Metrics", names, default=preferred, key="compare_metrics")
+        smoothing = st.slider("Smoothing", 0.0, 0.99, 0.6, key="compare_smoothing", width=200)
+    alive = any(run.status().alive for run in runs)
+    st.fragment(_curves, run_every=LIVE_SECONDS if alive else None)(runs, chosen, smoothing)
+    st.markdown("**Configurations**")
+    table = config_difference({run.id: run.config for run in runs})
+    if table.empty:
+        st.caption("The configurations are the same.")
+        return
+    st.dataframe(table, hide_index=True, height="content")
+
+
+def _curves(runs: list[RunDirectory], chosen: list[str], smoothing: float) -> None:
+    columns = st.columns(2, gap="medium")
+    for index, name in enumerate(chosen):
+        lines: dict[str, Line] = {}
+        for run in runs:
+            try:
+                lines |= lines_for(reader_of(run), {run.id: name})
+            except GfvizError:
+                continue  # removed while it was watched
+        with columns[index % 2]:
+            figure = curve_figure(lines, parts.theme(), smoothing, name, height=300)
+            parts.chart(figure.update_layout(showlegend=True), f"compare_{index}", name)
