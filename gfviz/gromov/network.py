@@ -6,12 +6,12 @@ the bounds need then comes from Z and T×T Grams.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.sparse.linalg import LinearOperator, eigsh
 
 from gfviz.errors import GfvizError
 
@@ -294,7 +294,7 @@ class MeasureNetwork:
             centred = self.gram - self.scores[:, None] * self.scores[None, :]
             if len(centred) <= FULL_SPECTRUM:
                 return np.maximum(np.linalg.eigvalsh(centred), 0.0), 0.0
-            return self._leading(LinearOperator(centred.shape, matvec=lambda v: centred @ v, dtype=np.float64))
+            return self._leading(len(centred), lambda v: centred @ v)
         root, a, c = np.sqrt(self.weights), self.centred_means, self.sparse_matrix
         assert c is not None
 
@@ -302,10 +302,13 @@ class MeasureNetwork:
             u = root * v.ravel()
             return root * (c @ u - a * u.sum() - (a + self.mean) @ u)
 
-        return self._leading(LinearOperator((self.n, self.n), matvec=apply, dtype=np.float64))
+        return self._leading(self.n, apply)
 
-    def _leading(self, operator: LinearOperator) -> tuple[np.ndarray, float]:
-        start = np.ones(operator.shape[0]) + np.arange(operator.shape[0]) / operator.shape[0]
+    def _leading(self, size: int, apply: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, float]:
+        from scipy.sparse.linalg import LinearOperator, eigsh  # here, because importing it takes a tenth of a second
+
+        start = np.ones(size) + np.arange(size) / size
+        operator = LinearOperator((size, size), matvec=apply, dtype=np.float64)
         values = eigsh(operator, k=LEADING, which="LA", v0=start, return_eigenvectors=False)
         values = np.maximum(values, 0.0)
         # Never exactly 0, which says that no eigenvalue was left out.

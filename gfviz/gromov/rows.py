@@ -7,7 +7,6 @@ correlation is a product of sorted rows: all n·m of them are one matrix product
 from __future__ import annotations
 
 import numpy as np
-from scipy.spatial.distance import cdist
 
 from gfviz.gromov.problem import Problem
 from gfviz.gromov.transport import Plan, assignment, cheapest
@@ -66,6 +65,8 @@ def rows_cost(problem: Problem) -> np.ndarray:
         mean_a, dev_a = quantile_cells(a.dense, a.weights, cells)
         mean_b, dev_b = quantile_cells(b.dense, b.weights, cells)
     if p != 2:
+        from scipy.spatial.distance import cdist  # here, because importing it takes a third of a second
+
         if p == 1:
             return cdist(mean_a, mean_b, "cityblock") / cells
         return cdist(mean_a, mean_b, "minkowski", p=p) ** p / cells

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.optimize import linear_sum_assignment
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,8 @@ def wasserstein_power(x: np.ndarray, p: np.ndarray, y: np.ndarray, q: np.ndarray
 
 def assignment(cost: np.ndarray) -> np.ndarray:
     """Column of each row in a cheapest perfect matching of a square cost matrix (scipy's Jonker–Volgenant). O(n³)."""
+    from scipy.optimize import linear_sum_assignment  # here, because importing it takes a third of a second
+
     return linear_sum_assignment(cost)[1]
 
 
