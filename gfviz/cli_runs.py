@@ -1,4 +1,4 @@
-"""`gfviz runs`: list, show, stop, resume, compare and remove runs."""
+"""`gfviz runs`: list, show, stop, resume, compare, import and remove runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import typer
 
 from gfviz.errors import GfvizError
 
-runs_app = typer.Typer(name="runs", help="List, show, stop, resume, compare and remove runs.", no_args_is_help=False)
+runs_app = typer.Typer(
+    name="runs", help="List, show, stop, resume, compare, import and remove runs.", no_args_is_help=False
+)
 Folder = Annotated[Path, typer.Option("--runs", help="Folder of the runs.")]
 Which = Annotated[str, typer.Argument(metavar="RUN", help="A run's id or its folder.")]
 
@@ -121,6 +123,18 @@ def compare(
         if len(set(values)) > 1:
             changed.add_row(plain(key), *map(plain, values))
     output().print(changed)
+
+
+@runs_app.command("import")
+def bring_in(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="Event file, folder of them, or Trackio database.")],
+    root: Folder = Path("runs"),
+) -> None:
+    """Bring runs that TensorBoard or Trackio logged into the runs folder."""
+    from gfviz.runs.imports import import_runs
+
+    for run in import_runs(path, root):
+        print(f"{run.id}: {len(run.reader().names())} metrics, newest step {run.status().step}")
 
 
 @runs_app.command("rm")

@@ -6,6 +6,7 @@ import argparse
 import os
 import re
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,6 +90,20 @@ def step_graphs(run: RunDirectory) -> dict[int, dict[str, StepGraph]]:
         if graph.step is not None:
             steps.setdefault(graph.step, dict(fixed))[graph.who] = graph
     return steps
+
+
+def import_upload(name: str, content: bytes) -> list[RunDirectory]:
+    """Bring in the runs of an uploaded event file or Trackio database. Raises `GfvizError` where it is none."""
+    from gfviz.runs.imports import import_runs
+
+    if name.endswith((".db-wal", ".db-shm")) or not content:
+        raise GfvizError(f"{name[:80]}: choose the event file or the .db file itself")
+    with tempfile.TemporaryDirectory() as folder:
+        stem = _SAFE_NAME.sub("-", Path(name).name).strip("-.")[:120] or "events.tfevents"
+        scratch = Path(folder) / "imported" / stem
+        scratch.parent.mkdir()
+        scratch.write_bytes(content)
+        return import_runs(scratch, runs_root())
 
 
 def import_graph(name: str, content: bytes) -> Path:

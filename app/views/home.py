@@ -4,6 +4,8 @@ import importlib.metadata
 import importlib.util
 import os
 import shutil
+from collections.abc import Callable
+from pathlib import Path
 
 import pandas as pd
 import psutil
@@ -13,6 +15,8 @@ from gfvizui import parts, places
 import gfviz
 from gfviz.errors import GfvizError
 from gfviz.paths import app_dir, sample_data_dir
+from gfviz.runs import RunDirectory
+from gfviz.runs.imports import import_runs, is_foreign
 
 
 def recent_graphs() -> None:
@@ -37,14 +41,9 @@ def recent_graphs() -> None:
         selection_mode="single-row",
         column_config={"size": st.column_config.NumberColumn("MB", format="%.2f", width="small")},
     )
-    chosen = event["selection"]["rows"]
-    st.button(
-        "Explore the chosen graph" if chosen else "Choose a row to explore it",
-        key="open_graph",
-        disabled=not chosen,
-        icon=":material/hub:",
-        on_click=lambda: st.session_state.update(home_open=("explore", {"graph": files[chosen[0]].name})),
-    )
+    st.caption("Choose a row to explore it.")
+    if event["selection"]["rows"]:
+        st.switch_page("views/explore.py", query_params={"graph": files[event["selection"]["rows"][0]].name})
 
 
 def recent_runs() -> None:
@@ -73,26 +72,44 @@ def recent_runs() -> None:
         selection_mode="single-row",
         column_config={"step": st.column_config.NumberColumn(width="small")},
     )
-    chosen = event["selection"]["rows"]
-    st.button(
-        "Open the chosen run" if chosen else "Choose a row to open it",
-        key="open_run",
-        disabled=not chosen,
-        icon=":material/monitoring:",
-        on_click=lambda: st.session_state.update(home_open=("runs", {"run": runs[chosen[0]].id})),
-    )
+    st.caption("Choose a row to watch it.")
+    if event["selection"]["rows"]:
+        st.switch_page("views/runs.py", query_params={"run": runs[event["selection"]["rows"][0]].id})
 
 
 def import_file() -> None:
-    st.markdown("**Import a graph**")
-    given = st.file_uploader("A `.safetensors` graph, up to 20 MB", type=["safetensors"], key="upload")
-    if given is not None and st.button("Import", icon=":material/upload:", type="primary"):
-        try:
-            path = places.import_graph(given.name, given.getvalue())
-        except GfvizError as error:
-            st.error(parts.plain(str(error)), icon=":material/error:")
-        else:
-            st.success(f"Kept as {parts.plain(path.name)}: find it on Explore.", icon=":material/check_circle:")
+    st.markdown("**Import**")
+    given = st.file_uploader(
+        "A graph (.safetensors), or runs of TensorBoard (an event file) or Trackio (.db), up to 20 MB", key="upload"
+    )
+    if given is not None and st.button("Import the file", icon=":material/upload:", type="primary"):
+        attempt(lambda: uploaded(given.name, given.getvalue()))
+    path = st.text_input("Or a folder of runs on this machine", key="import_path", placeholder="/path/to/logs")
+    if path and st.button("Import the folder", icon=":material/drive_folder_upload:"):
+        attempt(lambda: told(import_runs(Path(path).expanduser(), places.runs_root())))
+
+
+def attempt(act: Callable[[], str]) -> None:
+    """Import something; say what came of it, and show it in the tables."""
+    try:
+        st.session_state["imported"] = act()
+    except GfvizError as error:
+        st.error(parts.plain(str(error)), icon=":material/error:")
+    else:
+        st.rerun()
+
+
+def uploaded(name: str, content: bytes) -> str:
+    if is_foreign(name):
+        return told(places.import_upload(name, content))
+    path = places.import_graph(name, content)
+    return f"Kept as {parts.plain(path.name)}: find it on Explore."
+
+
+def told(runs: list[RunDirectory]) -> str:
+    return (
+        f"{len(runs)} run{'s' if len(runs) > 1 else ''} imported: {parts.plain(', '.join(run.id for run in runs[:5]))}"
+    )
 
 
 @st.cache_data(ttl=300, show_spinner=False)
@@ -133,9 +150,9 @@ def system() -> None:
 
 
 def draw() -> None:
-    target = st.session_state.pop("home_open", None)
-    if target:
-        st.switch_page(f"views/{target[0]}.py", query_params=target[1])
+    done = st.session_state.pop("imported", None)
+    if done:
+        st.toast(done, icon=":material/check_circle:")
     parts.heading(
         "Which tokens act together, how far are two models apart, and how sure is that?",
         "Open a graph on Explore, measure a pair on Distance, watch a fusion on Runs.",

@@ -267,6 +267,10 @@ class RunDirectory:
         record = self.record()
         self._write_record(replace(record, facts={**record.facts, **facts}))
 
+    def backdate(self, started: float, ended: float) -> None:
+        """For an import, once it is written: note when the run really took place (seconds since 1970)."""
+        self._write_record(replace(self.record(), created=started, started=started, ended=ended, process=None))
+
     def mark_launched(self, pid: int) -> None:
         """For the launcher: note the process that will write the run, so that its early death is seen."""
         lock = WriterLock(self.path / ".lock")

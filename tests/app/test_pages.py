@@ -197,3 +197,25 @@ def test_plain_text_does_not_act_as_markdown(monkeypatch):
     from gfvizui import parts
 
     assert parts.plain("**a** [x](y) <b> :red[z] $m$") == ("\\*\\*a\\*\\* \\[x\\]\\(y\\) \\<b\\> \\:red\\[z\\] \\$m\\$")
+
+
+def test_import_of_foreign_runs(monkeypatch, tmp_path, opened):
+    from tests.runs.test_runs_imports import EVENTS, event_file
+
+    page = opened("home", tmp_path / "runs")
+    page.text_input(key="import_path").set_value(str(tmp_path / "nothing")).run()
+    page.button[0].click().run()
+    assert "no file or folder" in page.error[0].value
+    assert list_runs(tmp_path / "runs") == []
+    event_file(tmp_path / "logs" / "first")
+    page.text_input(key="import_path").set_value(str(tmp_path / "logs")).run()
+    page.button[0].click().run()
+    assert page.dataframe[0].value["run"].tolist() == [run.id for run in list_runs(tmp_path / "runs")]
+    from gfvizui import places
+
+    (run,) = places.import_upload("../events.out.tfevents.1.host", EVENTS)
+    assert run.path.parent == tmp_path / "runs"
+    with pytest.raises(GfvizError, match="is no TensorBoard"):
+        places.import_upload("events.out.tfevents.1.host", b"?" * 100)
+    shown = opened("runs", tmp_path / "runs", run=run.id)
+    assert "tensorboard" in shown.dataframe[0].value["kind"].tolist()
