@@ -27,4 +27,5 @@ def library() -> ctypes.CDLL | None:
     loaded.gfviz_dual_sweep.restype = ctypes.c_double
     loaded.gfviz_swap.restype = ctypes.c_int
     loaded.gfviz_resort.restype = None
+    loaded.gfviz_extrapolate.restype = None
     return loaded

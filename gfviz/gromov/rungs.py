@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gfviz.gromov import ascent, bounds, branch, costs, couplings, dual, enumeration, exchange, heads, rows
+from gfviz.gromov import ascent, bounds, branch, costs, couplings, dual, enumeration, exchange, heads, projected, rows
 from gfviz.gromov.network import SPARSE_PRODUCTS
 from gfviz.gromov.problem import Problem, State
 from gfviz.gromov.result import Side
@@ -145,14 +145,26 @@ def _ascend(problem: Problem, state: State, iterations: int) -> Outcome:
     return Outcome(lower=dual.value / n**2, plan=plan)
 
 
+def _project(problem: Problem, state: State, steps: int) -> Outcome:
+    if "projected" not in state.memory:
+        state.memory["projected"] = projected.ProjectedProgram(problem)
+    program = state.memory["projected"]
+    # It starts as `spectral` and rarely gains more than half: below that it is left where it is.
+    program.descend(1, state.upper)
+    if program.bound < 0.4 * state.lower:
+        return Outcome(lower=program.bound, note="stopped: far below the lower end")
+    plan = program.descend(steps - 1, state.upper, state.deadline)
+    return Outcome(lower=program.bound, plan=plan)
+
+
 def _dual(problem: Problem, state: State, sweeps: int) -> Outcome:
     n = problem.a.n
     if "dual" not in state.memory:
-        state.memory["dual"] = dual.QuadraticDual.of(problem.a.dense, problem.b.dense)
+        state.memory["dual"] = dual.QuadraticDual.of(problem.a.dense, problem.b.dense, problem.assignable)
     quadratic = state.memory["dual"]
-    quadratic.ascend(sweeps, state.upper * n * n, state.deadline)
+    quadratic.ascend(sweeps, state.upper * n * n, state.deadline, dual.MOMENTUM)
     match = couplings.swap_match(problem.a.dense, problem.b.dense, quadratic.match, state.deadline)
-    return Outcome(lower=(quadratic.bound - quadratic.error) / n**2, plan=Plan.permutation(match))
+    return Outcome(lower=quadratic.best / n**2, plan=Plan.permutation(match))
 
 
 def _branch(problem: Problem, state: State, nodes: int) -> Outcome:
@@ -271,6 +283,14 @@ _CATALOGUE = (
         True,
     ),
     Rung(
+        "projected",
+        "lower",
+        lambda problem, state: _project(problem, state, 30),
+        lambda problem: costs.matrix(problem, 3, 30 * 2e-9 if problem.square else 30 * 1e-8),
+        (SQUARE_LOSS, DENSE),
+        True,
+    ),
+    Rung(
         "enumeration",
         "lower",
         _enumerate,
@@ -282,7 +302,7 @@ _CATALOGUE = (
         "lower",
         lambda problem, state: _dual(problem, state, 40),
         lambda problem: costs.dual(problem, 40),
-        (ASSIGNABLE, DENSE, _up_to(16)),
+        (SQUARE_LOSS, UNIFORM, DENSE, _up_to(16)),
         True,
     ),
     Rung(
@@ -294,11 +314,19 @@ _CATALOGUE = (
         True,
     ),
     Rung(
+        "long_projected",
+        "lower",
+        lambda problem, state: _project(problem, state, 400),
+        lambda problem: costs.matrix(problem, 3, 400 * 2e-9 if problem.square else 400 * 1e-8),
+        (SQUARE_LOSS, DENSE),
+        True,
+    ),
+    Rung(
         "long_dual",
         "lower",
         lambda problem, state: _dual(problem, state, costs.sweeps(problem)),
         lambda problem: costs.dual(problem, costs.sweeps(problem)),
-        (ASSIGNABLE, DENSE, _up_to(80)),
+        (SQUARE_LOSS, UNIFORM, DENSE, _up_to(80)),
         True,
     ),
     Rung(
@@ -334,7 +362,7 @@ RUNGS = {rung.name: rung for rung in _CATALOGUE}
 _FAST = ("sorted", "sorted_coupling", "centred", "gilmore_lawler", "rows")
 _STANDARD = (
     *(*_FAST, "entries", "spectral", "heads", "conditional_gradient", "interior", "pot_indefinite", "exchange"),
-    *("enumeration", "ascent", "dual", "branch"),
+    *("enumeration", "projected", "ascent", "dual", "branch"),
 )
 LADDERS: dict[str, tuple[str, ...]] = {
     "fast": _FAST,
@@ -346,6 +374,7 @@ LADDERS: dict[str, tuple[str, ...]] = {
         "other_keys",
         "pot",
         "multistart",
+        "long_projected",
         "long_dual",
         "long_branch",
         "long_ascent",

@@ -54,13 +54,76 @@ def test_the_numpy_sweep_bounds_as_well(seed: int, n: int) -> None:
     scale = (c * c).sum() + (d * d).sum()
     twin = dual.QuadraticDual.of(c, d)
     for sweep in range(6):
-        dual.sweep_twin(twin.quadratic, twin.leader, sweep > 0)
+        dual.sweep_twin(twin.quadratic, twin.leader, 0.5 if sweep else -1.0)
         u, v = (x[0] for x in dual._potentials(twin.leader[None], linear_sum_assignment(twin.leader)[1][None]))
         twin.bound += float(u.sum() + v.sum())
         twin.leader -= u[:, None] + v[None, :]
         assert twin.bound <= truth + 1e-11 * scale
     match = rng.permutation(n)
     assert _at(twin, match) == pytest.approx(_squares(c, d, match), abs=1e-11 * scale)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=SEEDS, n=st.integers(1, 6), sweeps=st.integers(1, 20), compiled=st.booleans())
+def test_momentum_keeps_the_objective_and_its_best_bound_holds(seed: int, n: int, sweeps: int, compiled: bool) -> None:
+    rng = np.random.default_rng(seed)
+    c, d = fam.psd(n, rng), fam.psd(n, rng)
+    scale = (c * c).sum() + (d * d).sum()
+    match = rng.permutation(n)
+    with pytest.MonkeyPatch.context() as patch:
+        if not compiled:
+            patch.setattr(native, "library", lambda: None)
+        climb = dual.QuadraticDual.of(c, d)
+        climb.ascend(sweeps, np.inf, momentum=dual.MOMENTUM)
+    assert _at(climb, match) == pytest.approx(_squares(c, d, match), abs=climb.error + 1e-13 * scale)
+    assert climb.best <= (fam.brute_force(c, d) * n) ** 2 + 1e-13 * scale
+    assert climb.error < 1e-9 * scale
+
+
+def _coupling(n: int, rng: np.random.Generator) -> np.ndarray:
+    """A random doubly stochastic matrix: a mixture of permutations."""
+    share = rng.dirichlet(np.full(4, 0.5))
+    return sum(w * np.eye(n)[rng.permutation(n)] for w in share)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=SEEDS, n=st.integers(1, 6), sweeps=st.integers(1, 12), compiled=st.booleans())
+def test_whole_rows_bound_every_coupling_of_indefinite_pairs(seed: int, n: int, sweeps: int, compiled: bool) -> None:
+    rng = np.random.default_rng(seed)
+    c, d = (x + x.T for x in rng.standard_normal((2, n, n)))
+    scale = (c * c).sum() + (d * d).sum()
+    with pytest.MonkeyPatch.context() as patch:
+        if not compiled:
+            patch.setattr(native, "library", lambda: None)
+        climb = dual.QuadraticDual.of(c, d, held=False)
+        climb.ascend(sweeps, np.inf, momentum=dual.MOMENTUM)
+    for _ in range(10):
+        x = _coupling(n, rng)
+        truth = float((c * c).sum() + (d * d).sum() - 2 * np.einsum("ik,ij,kl,jl->", c, x, x, d))
+        now = climb.bound + (climb.leader * x).sum() + np.einsum("ikjl,ij,kl->", climb.quadratic, x, x)
+        assert now == pytest.approx(truth, abs=climb.error + 1e-13 * scale)
+        assert climb.best <= truth + 1e-13 * scale
+
+
+def test_permutations_do_not_bound_an_indefinite_pair_but_whole_rows_do() -> None:
+    """MATH.md's counterexample: permutations 4, the product coupling 2."""
+    c = np.array([[1.0, -1.0], [-1.0, 1.0]])
+    held, whole = dual.QuadraticDual.of(c, -c), dual.QuadraticDual.of(c, -c, held=False)
+    for climb in (held, whole):
+        climb.ascend(20, np.inf, momentum=dual.MOMENTUM)
+    assert held.best == pytest.approx(16.0)  # Σ over pairs: four times the objective
+    assert whole.best <= 8.0 + 1e-9
+
+
+def test_whole_rows_close_most_of_the_interval_of_distances() -> None:
+    rng = np.random.default_rng(0)
+    points = [rng.standard_normal((12, 2)) * rng.uniform(0.5, 1.5, 2) for _ in range(2)]
+    c, d = (np.sqrt(((x[:, None] - x[None, :]) ** 2).sum(-1)) for x in points)
+    assert not Problem(c, d).psd
+    plain = gw.gromov_wasserstein(c, d, budget="fast")
+    result = gw.gromov_wasserstein(c, d, budget="standard")
+    assert result.gap < 0.01 < 0.1 < plain.gap
+    assert result.lower_rung == "dual"
 
 
 @settings(max_examples=20, deadline=None)
