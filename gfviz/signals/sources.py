@@ -38,6 +38,8 @@ def read_logits(path: str | Path, key: str | None = None) -> Tensor:
 
 
 def _read_npy(path: Path, key: str | None) -> Tensor:
+    from tokenize import TokenError
+
     import numpy as np
 
     if key is not None:
@@ -47,8 +49,10 @@ def _read_npy(path: Path, key: str | None) -> Tensor:
         if not isinstance(array, np.ndarray):
             raise ValueError("it is an archive of several arrays")
         return torch.from_numpy(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False)))
-    except (ValueError, TypeError, OSError, EOFError) as error:
-        raise GfvizError(f"{path}: not a readable .npy array of numbers ({error})") from error
+    # The header is a Python literal, and numpy lets through whatever its tokenizer and parser raise.
+    except (ValueError, TypeError, OSError, EOFError, SyntaxError, TokenError, MemoryError, RecursionError) as error:
+        text = " ".join(str(error).split())[:200]
+        raise GfvizError(f"{path}: not a readable .npy array of numbers ({text})") from error
 
 
 def _read_safetensors(path: Path, key: str | None) -> Tensor:

@@ -269,7 +269,8 @@ def read_jsonl(path: str | Path) -> list[Example]:
     """Read what `write_jsonl` wrote. Raises `GfvizError` naming the line that is not such an object."""
     path = Path(path)
     try:
-        lines = path.read_text("utf-8").splitlines()
+        # str.splitlines would also break at U+2028, inside a JSON string too.
+        lines = path.read_text("utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise GfvizError(f"cannot read the examples in {path}: {error}") from error
     return [_from_json(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
@@ -280,7 +281,7 @@ def _from_json(line: str, where: str) -> Example:
         fields = json.loads(line)
         prompt, answer, target, family = (fields[name] for name in ("prompt", "answer", "target", "family"))
         mistakes = [Solution(text, target) for text, target in fields.get("mistakes", [])]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise GfvizError(f"{where}: not an example with prompt, answer, target and family ({error})") from error
     strings = [prompt, answer, target, family, *(m.text for m in mistakes), *(m.target for m in mistakes)]
     if not all(isinstance(value, str) for value in strings):

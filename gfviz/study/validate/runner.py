@@ -162,7 +162,7 @@ def _claim(out: Path, config: dict[str, Any]) -> None:
         return
     try:
         found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise GfvizError(f"{path}: cannot be read ({error}): choose another folder") from error
     kept = found if isinstance(found, dict) else {}
     changed = [key for key in config if kept.get(key) != config[key]]
@@ -228,7 +228,7 @@ def _kept(path: Path, compute: Callable[[], list[dict[str, Any]]]) -> list[dict[
     if path.is_file():
         try:
             rows = json.loads(path.read_text("utf-8"))
-        except ValueError as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise GfvizError(
                 f"{path}: not a cell of this study ({error}): delete it, and it is computed again"
             ) from error
