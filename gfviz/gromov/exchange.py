@@ -7,15 +7,19 @@ cell are judged at once.
 
 from __future__ import annotations
 
+import ctypes
 import time
 
 import numpy as np
 
+from gfviz.gromov import native
 from gfviz.gromov.couplings import transported
 from gfviz.gromov.problem import Problem
 from gfviz.gromov.transport import Plan
 
 _LEAST_GAIN = 1e-10
+_STAYS = 16  # moves of a cell in a sweep: two cells may hand mass to and fro with ever smaller gains
+_TINY = 1e-15  # of the whole mass: less than this is not moved, and a cell left with less is empty
 
 
 class SquareCost:
@@ -65,14 +69,13 @@ class _Cells:
     def __init__(self, plan: Plan) -> None:
         self.rows, self.cols, self.mass = plan.rows.copy(), plan.cols.copy(), plan.mass.copy()
         self.at = {(int(i), int(j)): s for s, (i, j) in enumerate(zip(plan.rows, plan.cols))}
-        self.tiny = 1e-15
 
     def exchange(self, s: int, t: int, theta: float) -> None:
         i, j, k, l = int(self.rows[s]), int(self.cols[s]), int(self.rows[t]), int(self.cols[t])
         spare = []
         for cell in (s, t):
             left = self.mass[cell] - theta
-            self.mass[cell] = left if left > self.tiny else 0.0
+            self.mass[cell] = left if left > _TINY else 0.0
             if self.mass[cell] == 0.0:
                 del self.at[int(self.rows[cell]), int(self.cols[cell])]
                 spare.append(cell)
@@ -97,26 +100,55 @@ class _Cells:
 def exchange(problem: Problem, start: Plan, sweeps: int = 40, deadline: float = np.inf) -> Plan:
     """Move mass along 2×2 cycles of the plan's cells until none lowers the objective: a coupling no worse than `start`.
 
-    Cells are taken in turn, each with its best partner, at most S moves a cell and sweep. A sweep over S cells costs
-    O(S²) plus O(nm) a move. The field is kept up to date by increments, whose rounding can feign gains: a move counts
-    only above a ten-billionth of the field, and the field is computed afresh every sweep.
+    Cells are taken in turn, each with its best partner, some moves a cell and sweep. A sweep over S cells costs O(S²)
+    plus O(nm) a move. The field is kept up to date by increments, whose rounding can feign gains: a move counts only
+    above a ten-billionth of the field, and the field is computed afresh every sweep.
     """
-    cells = _Cells(start)
+    compiled = native.library() is not None and problem.p == 2
+    plan = start
     for _ in range(sweeps):
-        plan = cells.plan()
         cost = SquareCost(problem, plan) if problem.p == 2 else PowerCost(problem, plan)
         floor = _LEAST_GAIN * max(float(np.abs(cost.field).max()), 1e-300)
-        moved = False
-        for s in range(len(cells.mass)):
-            for _ in range(len(cells.mass)):
-                if time.perf_counter() > deadline:
-                    return cells.plan()
-                if cells.mass[s] <= 0 or not _best_cycle(cost, cells, s, floor):
-                    break
-                moved = True
-        if not moved:
+        if compiled and isinstance(cost, SquareCost):
+            plan, moved = _compiled_sweep(cost, plan, floor, deadline)
+        else:
+            plan, moved = _sweep(cost, plan, floor, deadline)
+        if not moved or time.perf_counter() > deadline:
             break
-    return cells.plan()
+    return plan
+
+
+def _sweep(cost: SquareCost | PowerCost, plan: Plan, floor: float, deadline: float) -> tuple[Plan, bool]:
+    cells, moved = _Cells(plan), False
+    for s in range(len(cells.mass)):
+        for _ in range(_STAYS):
+            if time.perf_counter() > deadline:
+                return cells.plan(), moved
+            if cells.mass[s] <= 0 or not _best_cycle(cost, cells, s, floor):
+                break
+            moved = True
+    return cells.plan(), moved
+
+
+def _compiled_sweep(cost: SquareCost, plan: Plan, floor: float, deadline: float) -> tuple[Plan, bool]:
+    """`_sweep` by the compiled kernel, some hundred moves at a time, so that a deadline and Ctrl-C are heard."""
+    library = native.library()
+    assert library is not None
+    n, m = cost.field.shape
+    size = len(plan.rows)
+    rows, cols = np.empty(n * m, dtype=np.int32), np.empty(n * m, dtype=np.int32)
+    mass, at = np.zeros(n * m), np.full((n, m), -1, dtype=np.int32)
+    rows[:size], cols[:size], mass[:size] = plan.rows, plan.cols, plan.mass
+    at[plan.rows, plan.cols] = np.arange(size)
+    c, d = np.ascontiguousarray(cost.c), np.ascontiguousarray(cost.d)
+    field = np.ascontiguousarray(cost.field)
+    arrays = [ctypes.c_void_p(x.ctypes.data) for x in (c, d, field, rows, cols, mass, at)]
+    count, moves, slot = ctypes.c_int(size), ctypes.c_int(0), 0
+    limits = ctypes.c_double(floor), ctypes.c_double(_TINY), 256
+    while slot < count.value and time.perf_counter() <= deadline:
+        slot = library.gfviz_cycles(n, m, *arrays, ctypes.byref(count), slot, _STAYS, *limits, ctypes.byref(moves))
+    keep = np.flatnonzero(mass[: count.value] > 0)
+    return Plan(rows[keep].astype(np.int64), cols[keep].astype(np.int64), mass[keep]), moves.value > 0
 
 
 def _best_cycle(cost: SquareCost | PowerCost, cells: _Cells, s: int, floor: float) -> bool:
@@ -130,7 +162,7 @@ def _best_cycle(cost: SquareCost | PowerCost, cells: _Cells, s: int, floor: floa
     theta = np.clip(turn, 0.0, theta)
     change = theta * (linear + theta * curve)
     t = int(change.argmin())
-    if change[t] >= -floor * cells.mass[s] or theta[t] <= cells.tiny:
+    if change[t] >= -floor * cells.mass[s] or theta[t] <= _TINY:
         return False
     cost.move(i, j, int(k[t]), int(l[t]), float(theta[t]))
     cells.exchange(s, t, float(theta[t]))

@@ -220,6 +220,60 @@ int gfviz_swap(int n, const double *c, double *e, double *g, int *match, double 
     return swaps;
 }
 
+/* Moves mass along 2x2 cycles of a plan's cells: (i, j) and (k, l) give theta to (i, l) and (k, j); p = 2. field[n][m] = -2 C pi D is kept
+ * up to date, at[n][m] is the slot of each cell or -1; slots hold rows, cols and mass, *count of them. Goes through the slots from `first`,
+ * each with its best partner as long as that gains more than floor times its mass, at most `stays` times, until `limit` moves are made.
+ * Returns the slot to go on from; *moves is raised by the moves made. Slots never outnumber n * m. */
+int gfviz_cycles(int n, int m, const double *c, const double *d, double *field, int *rows, int *cols, double *mass, int *at, int *count,
+                 int first, int stays, double floor, double tiny, int limit, int *moves)
+{
+    int made = 0, slot = first;
+    for (; slot < *count && made < limit; slot++) for (int again = stays; again > 0 && mass[slot] > 0; again--) {
+        int i = rows[slot], j = cols[slot], partner = -1;
+        const double *ci = c + (size_t)i * n, *dj = d + (size_t)j * m, *fi = field + (size_t)i * m;
+        double cii = ci[i], djj = dj[j], fij = fi[j], own = mass[slot], best = -floor * own, theta = 0.0;
+        for (int t = 0; t < *count; t++) {
+            int k = rows[t], l = cols[t];
+            const double *fk = field + (size_t)k * m;
+            double linear = 2 * (fi[l] + fk[j] - fij - fk[l]);
+            double curve = -2 * (cii + c[(size_t)k * n + k] - 2 * ci[k]) * (djj + d[(size_t)l * m + l] - 2 * dj[l]);
+            double x = mass[t] < own ? mass[t] : own;
+            if (curve > 0) {
+                double turn = -linear / (2 * curve);
+                x = turn < x ? turn : x;
+                x = x > 0 ? x : 0;
+            }
+            double change = x * (linear + x * curve);
+            if (change < best && x > tiny) { best = change; theta = x; partner = t; }
+        }
+        if (partner < 0) break;
+        made++;
+        int k = rows[partner], l = cols[partner], spare[2], spares = 0, used = 0, pair[2] = {slot, partner};
+        for (int x = 0; x < n; x++) {
+            double factor = 2 * theta * (c[(size_t)x * n + i] - c[(size_t)x * n + k]), *fx = field + (size_t)x * m;
+            const double *dl = d + (size_t)l * m;
+            if (factor != 0) for (int y = 0; y < m; y++) fx[y] += factor * (dj[y] - dl[y]);
+        }
+        for (int s = 0; s < 2; s++) {
+            double left = mass[pair[s]] - theta;
+            mass[pair[s]] = left > tiny ? left : 0.0;
+            if (mass[pair[s]] == 0.0) { at[(size_t)rows[pair[s]] * m + cols[pair[s]]] = -1; spare[spares++] = pair[s]; }
+        }
+        int to_row[2] = {i, k}, to_col[2] = {l, j};
+        for (int s = 0; s < 2; s++) {
+            int *where = at + (size_t)to_row[s] * m + to_col[s];
+            if (*where >= 0) { mass[*where] += theta; continue; }
+            int cell = used < spares ? spare[used++] : (*count)++;
+            rows[cell] = to_row[s];
+            cols[cell] = to_col[s];
+            mass[cell] = theta;
+            *where = cell;
+        }
+    }
+    *moves += made;
+    return slot;
+}
+
 /* Sorts each row of values[rows][width] ascending, starting from the order of last time (a permutation of 0..width-1 a row, kept up
  * to date): insertion, which is fast because multipliers move little from step to step. */
 void gfviz_resort(int rows, int width, const double *values, int *order, double *sorted)

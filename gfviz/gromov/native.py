@@ -26,6 +26,7 @@ def library() -> ctypes.CDLL | None:
     loaded.gfviz_assign.restype = ctypes.c_double
     loaded.gfviz_dual_sweep.restype = ctypes.c_double
     loaded.gfviz_swap.restype = ctypes.c_int
+    loaded.gfviz_cycles.restype = ctypes.c_int
     loaded.gfviz_resort.restype = None
     loaded.gfviz_extrapolate.restype = None
     return loaded

@@ -24,7 +24,8 @@ def test_potentials_are_an_optimal_dual_of_the_partial_pairing(seed: int, n: int
     left, right = (np.round(rng.standard_normal(size), int(rng.integers(0, 4))) for size in (n, m))
     s, t = potentials(left, right)
     cost = -2.0 * np.multiply.outer(left, right)
-    assert (s <= 0).all() and (t <= 0).all()
+    assert (s <= 0).all()
+    assert (t <= 0).all()
     assert (cost - s[:, None] - t[None, :]).min() >= -1e-12
     rows = np.kron(np.eye(n), np.ones((1, m)))
     cols = np.kron(np.ones((1, n)), np.eye(m))
