@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from gfviz.capture.forward import SignalReader
 from gfviz.capture.models import LoadedModel, load_model
 from gfviz.capture.texts import Text, as_texts
 from gfviz.errors import GfvizError
@@ -77,7 +76,8 @@ def capture(
     total = sum(int(w.counts.sum()) for w in windows)
     if total == 0:
         raise GfvizError("no position counts: every text is a single token (give longer texts)")
-    vocabulary = Vocabulary.from_tokenizer(loaded.tokenizer, vocabulary_size)
+    # Ranks have no names: reading a large vocabulary would cost more than a short text does.
+    vocabulary = None if nodes == "rank" else Vocabulary.from_tokenizer(loaded.tokenizer, vocabulary_size)
     k_kept = min(64, vocabulary_size) if k is None else k
     if keep == "auto":
         keep = "factors" if total * k_kept <= _FACTOR_ENTRIES else "accumulated"
@@ -89,10 +89,11 @@ def capture(
     def to_graph() -> CoactivationGraph:
         return _assemble(pieces, windows, kept_texts, nodes, normalize, weights, vocabulary, loaded.name)
 
+    reader = SignalReader(loaded.model, k_kept)
     with _reporter(progress, loaded.name, total) as report:
         held = 0
         for batch in _batches(windows, batch_tokens):
-            signals = _run(loaded, [windows[i] for i in batch], k, padding_side)
+            signals = _run(loaded, reader, [windows[i] for i in batch], padding_side)
             pieces.update(zip(batch, signals))
             done = sum(signal.positions for signal in signals)
             report(done)
@@ -177,8 +178,7 @@ def _batches(windows: list[_Window], batch_tokens: int) -> Iterator[list[int]]:
         yield batch
 
 
-@torch.inference_mode()
-def _run(loaded: LoadedModel, windows: list[_Window], k: int | None, padding_side: str) -> list[TopKLogits]:
+def _run(loaded: LoadedModel, reader: SignalReader, windows: list[_Window], padding_side: str) -> list[TopKLogits]:
     """The signals [t, k] of each window's counted positions, reduced on the device and brought to the CPU."""
     width = max(len(w.ids) for w in windows)
     ids = torch.zeros(len(windows), width, dtype=torch.int64)
@@ -191,10 +191,8 @@ def _run(loaded: LoadedModel, windows: list[_Window], k: int | None, padding_sid
         attention[row, part] = 1
         # The logits at index t − 1 predict token t.
         predicts[row, part][:-1] = torch.from_numpy(window.counts[1:])
-    device = loaded.model.device
     with _evaluating(loaded.model):
-        logits = _logits(loaded.model, ids.to(device), attention.to(device))
-    signal = TopKLogits.from_logits(logits[predicts.to(device)], k).to("cpu")
+        signal = reader.read(ids, attention, predicts).to("cpu")
     sizes = predicts.sum(1).tolist()
     parts = zip(
         signal.values.split(sizes), signal.ids.split(sizes), signal.logsumexp.split(sizes), signal.mask.split(sizes)
@@ -214,17 +212,6 @@ def _evaluating(model: PreTrainedModel) -> Iterator[None]:
             module.training = True
 
 
-def _logits(model: PreTrainedModel, ids: Tensor, attention: Tensor) -> Tensor:
-    inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": attention}
-    accepted = inspect.signature(model.forward).parameters
-    if "position_ids" in accepted:
-        # Left padding would otherwise shift the positions: transformers counts them from the first column.
-        inputs["position_ids"] = (attention.cumsum(1) - 1).clamp_min(0)
-    if "use_cache" in accepted:
-        inputs["use_cache"] = False
-    return model(**inputs).logits
-
-
 def _assemble(
     pieces: dict[int, TopKLogits],
     windows: list[_Window],
@@ -232,7 +219,7 @@ def _assemble(
     nodes: str,
     normalize: str,
     weights: str,
-    vocabulary: Vocabulary,
+    vocabulary: Vocabulary | None,
     name: str,
 ) -> CoactivationGraph:
     """One graph of the windows read so far, their rows in the order of the texts."""
