@@ -105,7 +105,7 @@ class RunReader:
                 self._database, self._inode = open_for_reading(path), inode
             try:
                 return self._database.execute(question, values).fetchall()
-            except sqlite3.Error as error:
+            except (sqlite3.Error, OverflowError) as error:
                 raise GfvizError(f"cannot read the metrics store {path}: {error}") from error
 
     @contextlib.contextmanager
