@@ -1,4 +1,4 @@
-"""The commands that measure: `validate` (the error study), `bench`, and `cache` (a teacher's signals, offline)."""
+"""The commands that measure: `validate`, `study fusion`, `bench`, and `cache` (a teacher's signals, offline)."""
 
 from __future__ import annotations
 
@@ -17,6 +17,14 @@ class StudySize(StrEnum):
     smoke = "smoke"
     cpu = "cpu"
     full = "full"
+
+
+class FusionStudySize(StrEnum):
+    """Sizes of the fusion study."""
+
+    smoke = "smoke"
+    cpu = "cpu"
+    gpu = "gpu"
 
 
 class SignalPrecision(StrEnum):
@@ -45,6 +53,32 @@ def validate(
         shown.add_row(*(plain(f"{cell:.4g}" if isinstance(cell, float) else str(cell)) for cell in row))
     output().print(shown)
     print(report)
+
+
+study_app = typer.Typer(name="study", help="Studies of whole methods, with their controls.", no_args_is_help=True)
+
+
+@study_app.callback()
+def study() -> None:
+    """Studies of whole methods, with their controls."""
+
+
+@study_app.command("fusion")
+def study_fusion(
+    size: Annotated[FusionStudySize, typer.Option(help="smoke: no evidence; cpu; gpu.")] = FusionStudySize.cpu,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON, nothing else.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the study; a stopped one goes on there.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Print the list of cells and run nothing.")] = False,
+    workers: Annotated[int | None, typer.Option(help="Processes side by side; all cores if left out.", min=1)] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, …; the CPU for all sizes but gpu.")] = None,
+) -> None:
+    """The fusion study: losses beside their controls, over regimes of labels and teachers, paired over seeds."""
+    from gfviz.study.fusion.commands import print_plan, study_command
+
+    if plan:
+        print_plan(size.value)
+    else:
+        study_command(size.value, out or Path(f"fusion-study-{size.value}"), workers, device, as_json)
 
 
 def bench(

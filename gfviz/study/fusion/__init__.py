@@ -1,0 +1,1 @@
+"""The fusion study: losses beside their controls, over task families, label noise and teachers' confidence."""
