@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from gfviz import __version__, cli_measure
+from gfviz import __version__, cli_fusion, cli_measure
 from gfviz.cli_runs import runs_app
 from gfviz.errors import GfvizError
 
 if TYPE_CHECKING:
     from gfviz.graph import CoactivationGraph
-    from gfviz.runs import RunDirectory
 
 app = typer.Typer(
     name="gfviz",
@@ -31,6 +30,7 @@ app = typer.Typer(
 
 
 app.add_typer(runs_app)
+app.add_typer(cli_measure.study_app)
 
 
 class Nodes(StrEnum):
@@ -260,98 +260,6 @@ def export(
     print(target)
 
 
-@app.command()
-def fuse(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="The fusion's configuration.")],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Override keys of it.")
-    ] = None,
-    detach: Annotated[bool, typer.Option("--detach", help="Start it as a process of its own and return.")] = False,
-    processes: Annotated[int, typer.Option(help="Processes (devices), through accelerate launch.", min=1)] = 1,
-    accelerate_config: Annotated[Path | None, typer.Option(help="An Accelerate configuration file.")] = None,
-) -> None:
-    """Fuse teachers into a pivot, as a configuration says."""
-    from gfviz.fusion import load_config
-
-    checked = load_config(config, overrides or [])  # before the imports that take seconds
-    from gfviz.fusion import fuse as fuse_here
-    from gfviz.fusion import launch_detached
-
-    if detach or processes > 1 or accelerate_config is not None:
-        run = launch_detached(checked, processes=processes, accelerate_config=accelerate_config)
-        print(f"started {run.id}: watch it with `gfviz runs show {run.path}` or `gfviz app --runs {run.path.parent}`")
-        if not detach:
-            _follow(run)
-        return
-    from gfviz.console import fusion_progress
-
-    with fusion_progress("fuse") as on_event:
-        run = fuse_here(checked, on_event=on_event)
-    _print_ended(run)
-
-
-def _follow(run: RunDirectory) -> None:
-    """Show a run's progress until it ends; Ctrl+C leaves it running."""
-    import time
-
-    from gfviz.console import progress_bar
-
-    with progress_bar() as bar, run.reader() as reader:
-        task = bar.add_task(run.id, total=None)
-        try:
-            while (status := run.status()).alive:
-                newest = reader.latest().get("loss/total")
-                loss = "" if newest is None else f"  loss {newest[1]:.3f}"
-                done = max(status.step, 0)
-                bar.update(task, total=status.total_steps, completed=done, description=f"{run.id}{loss}")
-                time.sleep(0.5)
-        except KeyboardInterrupt:
-            print(f"left running: stop it with `gfviz runs stop {run.path}`", file=sys.stderr)
-            return
-    _print_ended(run)
-
-
-def _print_ended(run: RunDirectory) -> None:
-    from gfviz.console import print_run
-
-    print_run(run)
-    if run.status().state in ("failed", "killed"):
-        raise typer.Exit(1)
-
-
-@app.command("eval")
-def evaluate_model(
-    model: Annotated[str, typer.Argument(metavar="MODEL|RUN", help="Model folder, hub id or run folder.")],
-    data: Annotated[list[Path], typer.Option("--data", help="JSONL with prompt, answer, target, family. Repeatable.")],
-    limit: Annotated[int | None, typer.Option(help="At most so many examples, evenly over families.", min=1)] = None,
-    batch_size: Annotated[int, typer.Option(help="Prompts generated together.", min=1)] = 64,
-    max_new_tokens: Annotated[int, typer.Option(help="Tokens generated at most.", min=1)] = 64,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, …; the best one if left out.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-) -> None:
-    """Score a model or a run's fused model: exact match by generation, likelihood, calibration."""
-    from gfviz.console import print_evaluation, progress_bar
-    from gfviz.fusion import evaluate
-    from gfviz.runs import RunDirectory
-
-    target = RunDirectory.open(model) if (Path(model) / "run.json").is_file() else model
-    with progress_bar() as bar:
-        task = bar.add_task("evaluate", total=None)
-        report = evaluate(
-            target,
-            data,
-            limit=limit,
-            batch_size=batch_size,
-            max_new_tokens=max_new_tokens,
-            device=device,
-            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
-    if as_json:
-        print(json.dumps(report.to_dict(), indent=2))
-    else:
-        print_evaluation(report)
-
-
 @app.command("app")
 def open_app(
     runs: RunsFolder = Path("runs"),
@@ -380,6 +288,8 @@ def _serve(runs: Path, graphs: Path, port: int | None, browser: bool) -> None:
     raise typer.Exit(subprocess.call(command))
 
 
+app.command()(cli_fusion.fuse)
+app.command("eval")(cli_fusion.evaluate_model)
 for _command in (cli_measure.validate, cli_measure.cache, cli_measure.bench):
     app.command()(_command)
 

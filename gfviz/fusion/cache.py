@@ -308,6 +308,11 @@ class CachedTeacher:
         return SignalRow(*(shard[name][start:stop] for name in ("log_probs", "ids", "token_log_prob")))
 
 
+def _unknown_of(model: str, cached: str) -> bool:
+    # `hub:ID` names no commit, and a path that is gone is all that is left of a folder.
+    return model.startswith("hub:") and ("@" not in model or not cached.startswith("hub:"))
+
+
 def open_cache(
     name: str,
     folder: str | Path,
@@ -316,11 +321,13 @@ def open_cache(
     dtype: SignalDtype,
     temperature: float,
     chat_template: bool,
+    model: str | None = None,
 ) -> tuple[CachedTeacher, Any]:
     """A cached teacher and its tokenizer, checked against the data and settings of a run.
 
-    Raises `GfvizError` naming both values where the cache was made from other data, with another chat template,
-    precision or temperature, or where its own tokenizer has changed.
+    `model` is the `model_hash` of the teacher that the run names; one that is not on this machine at all (`hub:ID`)
+    has nothing to be compared with. Raises `GfvizError` naming both values where the cache was made from other data or
+    another model, with another chat template, precision or temperature, or where its own tokenizer has changed.
     """
     from gfviz.capture.models import load_tokenizer
 
@@ -338,6 +345,11 @@ def open_cache(
     })  # fmt: skip
     checked = ("tokenizer_hash", "template_hash", "data_hash", "examples", "dtype", "temperature")
     _require_equal(meta, wanted, folder, checked)
+    if model is not None and model != meta.model_hash and not _unknown_of(model, meta.model_hash):
+        raise GfvizError(
+            f"the cache {folder} does not fit: its model is {meta.model_hash}, needed is {model}: capture into another "
+            "folder"
+        )
     missing = [number for number in range(meta.shards) if not shard_path(folder, number).is_file()]
     if missing:
         raise GfvizError(f"the cache {folder} lacks {len(missing)} of {meta.shards} shards: run `gfviz cache` again")

@@ -1,15 +1,15 @@
 """The configuration of a fusion: one YAML file, every key known, every mistake named by its key."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from gfviz.errors import GfvizError
-from gfviz.runs.yamlfile import read_mapping
+from gfviz.runs.yamlfile import parse_yaml, read_mapping
 
 TokenLoss = Literal["uld", "alm", "kl", "none"]
 StructureLoss = Literal["sorted", "centred", "spectral", "entries", "anchored", "none"]
@@ -56,8 +56,13 @@ class ModelConfig(_Strict):
     """A causal language model: a local folder or a hub id. Only safetensors weights are read."""
 
     model: str = Field(min_length=1, title="Model", description="Local folder or hub id of a causal language model.")
+    revision: str | None = Field(
+        None, min_length=1, title="Revision", description="Branch, tag or commit on the hub; the newest if left out."
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", title="Weights' dtype", description="auto: as stored for teachers, float32 for the pivot."
+        "auto",
+        title="Weights' dtype",
+        description="auto: float32 for the pivot and on CPUs, as stored for teachers on GPUs.",
     )
     trust_remote_code: bool = Field(
         False,
@@ -341,11 +346,11 @@ def _override(target: dict[str, Any], text: str) -> None:
     key, equals, raw = text.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
-        raise GfvizError(f"override {text!r}: write key=value, with dots between nested keys")
+        raise GfvizError(f"override {text[:200]!r}: write key=value, with dots between nested keys")
     try:
-        value = yaml.safe_load(raw) if raw.strip() else None
-    except yaml.YAMLError as error:
-        raise GfvizError(f"override {text!r}: the value is not readable YAML") from error
+        value = parse_yaml(raw) if raw.strip() else None
+    except GfvizError as error:
+        raise GfvizError(f"override {text[:200]!r}: the value is not readable YAML: {error}") from error
     place: Any = target
     for part in parts[:-1]:
         if isinstance(place, dict):
@@ -359,12 +364,12 @@ def _override(target: dict[str, Any], text: str) -> None:
     elif isinstance(place, dict):
         place[parts[-1]] = value
     else:
-        raise GfvizError(f"override {text!r}: '{'.'.join(parts[:-1])}' holds a single value, not keys")
+        raise GfvizError(f"override {text[:200]!r}: {'.'.join(parts[:-1])[:80]!r} holds a single value, not keys")
 
 
 def _index(items: Any, part: str, text: str) -> int:
-    if not isinstance(items, list) or not part.isdigit() or int(part) >= len(items):
-        raise GfvizError(f"override {text!r}: '{part}' is no item of that list")
+    if not isinstance(items, list) or not re.fullmatch(r"[0-9]{1,9}", part) or int(part) >= len(items):
+        raise GfvizError(f"override {text[:200]!r}: {part[:80]!r} is no item of that list")
     return int(part)
 
 

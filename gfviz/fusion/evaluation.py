@@ -114,6 +114,7 @@ def evaluate(
     max_new_tokens: int = 64,
     confidence: float = 0.95,
     device: str | None = None,
+    revision: str | None = None,
     extract: Callable[[str], str] = final_answer,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> EvaluationReport:
@@ -129,7 +130,7 @@ def evaluate(
         examples = as_examples(items)
     if not examples:
         raise GfvizError("there is no example to evaluate on")
-    loaded = _loaded(model, device)
+    loaded = load_target(model, device, revision)
     return evaluate_loaded(
         loaded.model, loaded.tokenizer, spread(examples, limit), loaded.name,
         batch_size=batch_size, max_new_tokens=max_new_tokens, confidence=confidence, extract=extract,
@@ -137,7 +138,8 @@ def evaluate(
     )  # fmt: skip
 
 
-def _loaded(model: Any, device: str | None) -> Any:
+def load_target(model: Any, device: str | None, revision: str | None) -> Any:
+    """The `LoadedModel` of a model, a run's fused model, or itself. Raises `GfvizError` for an unfinished run."""
     from gfviz.capture.models import LoadedModel, load_model
 
     if isinstance(model, LoadedModel):
@@ -146,7 +148,7 @@ def _loaded(model: Any, device: str | None) -> Any:
         if not model.model_path.is_dir():
             raise GfvizError(f"run {model.id} has no fused model yet: let it finish, or resume it")
         model = model.model_path
-    return load_model(model, device)
+    return load_model(model, device, revision=revision)
 
 
 def evaluate_loaded(

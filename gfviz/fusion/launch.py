@@ -12,7 +12,7 @@ from typing import Any
 from gfviz.errors import GfvizError
 from gfviz.fusion.config import FusionConfig
 from gfviz.fusion.data import read_examples
-from gfviz.fusion.session import create_run, read_config
+from gfviz.fusion.recipes import accelerate_path
 from gfviz.runs import RunDirectory
 
 _POLL_SECONDS = 0.1
@@ -31,6 +31,9 @@ def launch_detached(
     Accelerate configuration file goes through `accelerate launch`, for several nodes too. What the process prints is
     in the run's `stdout.log`. Raises `GfvizError` for a configuration or data that cannot be read.
     """
+    # Stopping and resuming are an app's buttons: they must not wait for transformers.
+    from gfviz.fusion.session import create_run, read_config
+
     checked = read_config(config, overrides)
     if not checked.data.train:
         raise GfvizError("data.train: no training files: name JSONL files with prompt and answer")
@@ -104,9 +107,7 @@ def worker_command(run: RunDirectory, processes: int = 1, accelerate_config: str
         ]
     command = [sys.executable, "-m", "accelerate.commands.launch"]
     if accelerate_config is not None:
-        if not Path(accelerate_config).is_file():
-            raise GfvizError(f"no Accelerate configuration at {accelerate_config}: `accelerate config` writes one")
-        command += ["--config_file", str(accelerate_config)]
+        command += ["--config_file", str(accelerate_path(accelerate_config))]
     if processes > 1:
         command += ["--num_processes", str(processes), *(["--multi_gpu"] if accelerate_config is None else [])]
     return [*command, *worker]

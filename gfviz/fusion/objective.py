@@ -139,6 +139,7 @@ class Objective:
                         yardstick = means.get("token", sft)
                         norms[number] = torch.stack([_norm(yardstick, logits), _norm(means["structure"], logits)])
                 elif self.processes > 1:
+                    term.source.idle()
                     # Metrics are summed over the processes in one exchange: all must hold the same names.
                     parts.update(dict.fromkeys(_names(term), sft.new_zeros(())))
             if measure:

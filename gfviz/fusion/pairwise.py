@@ -53,7 +53,8 @@ def _merge(run: RunDirectory, config: FusionConfig, writer: RunWriter, evaluatio
     weights = config.teacher_weights()
     pairs = {found.record().name: found.model_path for found in list_runs(run.path / "pairs")}
     device = "cpu" if config.training.device == "cpu" else None
-    merged = load_model(config.pivot.model, "cpu", "float32", config.pivot.trust_remote_code)
+    pivot = config.pivot
+    merged = load_model(pivot.model, "cpu", "float32", pivot.trust_remote_code, pivot.revision)
     means: dict[str, torch.Tensor] = {}
     for name, share in weights.items():
         part = load_model(pairs[name], "cpu", "float32").model.state_dict()

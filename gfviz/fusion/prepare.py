@@ -6,14 +6,16 @@ from typing import Any, cast
 
 import numpy as np
 
-from gfviz.capture.models import LoadedModel, load_model
+from gfviz.capture.models import LoadedModel
 from gfviz.errors import GfvizError
 from gfviz.fusion.align import align, pair_in_order
 from gfviz.fusion.batch import Collator, TeacherPart, TrainingExample
 from gfviz.fusion.cache import CachedTeacher, open_cache
-from gfviz.fusion.config import FusionConfig, LoraConfig, ModelConfig, TeacherConfig
+from gfviz.fusion.config import FusionConfig, TeacherConfig
 from gfviz.fusion.data import Example
+from gfviz.fusion.loading import adapt, home_device, load_pivot, load_teacher, logit_width, move_model, pad_id
 from gfviz.fusion.objective import Objective, TeacherTerm, chosen_losses, make_structure_loss, make_token_loss
+from gfviz.fusion.saving import model_hash
 from gfviz.fusion.teachers import OnlineTeacher, SignalSource, check_width
 from gfviz.fusion.tokenise import Encoded, ExampleEncoder
 from gfviz.fusion.vocabularies import require_same, require_shared, shared_tokens
@@ -65,7 +67,7 @@ def prepare(config: FusionConfig, train: Sequence[Example], evaluation: Sequence
     """
     if not train:
         raise GfvizError("data.train: no training examples: name JSONL files with prompt and answer")
-    pivot = _load(config.pivot, "pivot", None if config.training.device == "auto" else "cpu")
+    pivot = load_pivot(config)
     encoder = ExampleEncoder(pivot.tokenizer, config.data.chat_template)
     trained: Any = pivot.model
     if config.pivot.lora is not None:
@@ -98,30 +100,6 @@ def prepare(config: FusionConfig, train: Sequence[Example], evaluation: Sequence
     )  # fmt: skip
 
 
-def _load(config: ModelConfig, key: str, device: str | None) -> LoadedModel:
-    dtype = None if config.dtype == "auto" else config.dtype
-    try:
-        # On the CPU first: the trainer decides where models go, and sharding must not find them on a device.
-        return load_model(config.model, device or "cpu", dtype, config.trust_remote_code)
-    except GfvizError as error:
-        raise GfvizError(f"{key}.model: {error}") from error
-
-
-def move_model(model: Any, device: Any) -> None:
-    """Move a model in place."""
-    model.to(device)
-
-
-def logit_width(loaded: LoadedModel) -> int:
-    """Width of a model's logits, which may exceed its tokenizer."""
-    return int(loaded.model.get_output_embeddings().weight.shape[0])
-
-
-def pad_id(tokenizer: Any) -> int:
-    """An id to pad with; attention never sees it."""
-    return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0)
-
-
 @dataclass(frozen=True)
 class TeacherSide:
     """A teacher before k is known: a model in memory, or a cache."""
@@ -136,13 +114,14 @@ class TeacherSide:
 
 def _open_teacher(config: FusionConfig, teacher: TeacherConfig, train: Sequence[Example]) -> TeacherSide:
     if teacher.cache is None:
-        loaded = load_teacher(teacher)
+        loaded = load_teacher(teacher, home_device(config))
         width = logit_width(loaded)
         return TeacherSide(loaded.tokenizer, width, width, loaded.context, loaded, None)
     try:
         cache, tokenizer = open_cache(
             teacher.name, teacher.cache, train, dtype=config.loss.signal_dtype,
             temperature=config.loss.temperature, chat_template=config.data.chat_template,
+            model=model_hash(teacher.model, teacher.revision),
         )  # fmt: skip
     except GfvizError as error:
         raise GfvizError(f"teachers.{teacher.name}.cache: {error}") from error
@@ -159,7 +138,7 @@ def teacher_answers(
     from gfviz.fusion.evaluation import generate
 
     teacher = next(teacher for teacher in config.teachers if teacher.name == config.data.answers_from)
-    loaded = load_teacher(teacher)
+    loaded = load_teacher(teacher, device or "cpu")
     if device is not None and teacher.device is None:
         move_model(loaded.model, device)
     loaded.model.eval()
@@ -176,44 +155,6 @@ def teacher_answers(
     if not kept:
         raise GfvizError(f"data.answers_from: teacher {teacher.name} answered nothing to any prompt")
     return kept, len(train) - len(kept)
-
-
-def adapt(model: Any, lora: LoraConfig) -> Any:
-    """The model with trainable low-rank adapters, all else frozen. Raises `GfvizError` where peft is not installed."""
-    try:
-        import peft
-    except ImportError as error:
-        raise GfvizError("pivot.lora: needs peft: pip install 'gfviz[lora]'") from error
-    return peft.get_peft_model(
-        model,
-        peft.LoraConfig(
-            r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.targets,
-            task_type="CAUSAL_LM",
-        ),
-    )  # fmt: skip
-
-
-def load_teacher(teacher: TeacherConfig) -> LoadedModel:
-    """A teacher's model, as its configuration asks: on the CPU, on a device, sharded over all, or quantised."""
-    if teacher.quantization == "none" and teacher.device != "auto":
-        return _load(teacher, f"teachers.{teacher.name}", teacher.device)
-    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
-
-    options: dict[str, Any] = {"device_map": teacher.device or "auto", "use_safetensors": True}
-    if teacher.quantization != "none":
-        eight = teacher.quantization == "8bit"
-        options["quantization_config"] = BitsAndBytesConfig(load_in_8bit=eight, load_in_4bit=not eight)
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            teacher.model, dtype=teacher.dtype, trust_remote_code=teacher.trust_remote_code, **options
-        )
-        tokenizer = AutoTokenizer.from_pretrained(teacher.model, trust_remote_code=teacher.trust_remote_code)
-    except Exception as error:
-        text = " ".join(str(error).split())[:200]
-        raise GfvizError(
-            f"teachers.{teacher.name}.quantization/device: cannot load {teacher.model} so ({text})"
-        ) from error
-    return LoadedModel(model, tokenizer, teacher.model)
 
 
 def _limit(config: FusionConfig, contexts: list[int | None]) -> int:

@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gfviz.capture.models import hub_commit
 from gfviz.errors import GfvizError
-from gfviz.fusion.config import FusionConfig
+from gfviz.fusion.config import FusionConfig, ModelConfig
 from gfviz.fusion.evaluation import EvaluationReport
+from gfviz.runs.yamlfile import parse_yaml
 
 _WHOLE_HASH_BYTES = 256 * 1024 * 1024
 _BLOCK = 1 << 20
@@ -51,14 +53,14 @@ def model_card(
     lines = ["---", "library_name: transformers", "tags: [model-fusion, gfviz]", "---", "", f"# {config.name}", ""]
     lines += [f"Fused by gfviz {facts.get('versions', {}).get('gfviz', '')} in run `{run_id}`.", ""]
     lines += ["| role | model | licence | weight | losses |", "| --- | --- | --- | --- | --- |"]
-    lines.append(f"| pivot | {_cell(config.pivot.model)} | {_licence(config.pivot.model)} | | |")
+    lines.append(f"| pivot | {_named(config.pivot)} | {_licence(config.pivot.model)} | | |")
     weights = config.teacher_weights() if config.teachers else {}
     for teacher in config.teachers:
         token, structure = teacher.token or config.loss.token, teacher.structure or config.loss.structure
         control = "" if teacher.control == "none" else f", control {teacher.control}"
         cells = (
             f"source {teacher.name}",
-            _cell(teacher.model),
+            _named(teacher),
             _licence(teacher.model),
             f"{weights[teacher.name]:.3g}",
         )
@@ -83,8 +85,10 @@ def model_card(
     return "\n".join(lines) + "\n"
 
 
-def model_hash(where: str) -> str:
-    """SHA-256 of a local model's weights, or `hub:` and the id of one on the hub.
+def model_hash(where: str, revision: str | None = None) -> str:
+    """SHA-256 of a local model's weights, or `hub:ID@COMMIT` of one on the hub (the commit that this machine loaded).
+
+    A hub model that this machine has not loaded is `hub:ID`, with the revision that was asked for.
 
     Files above 256 MB in all are read in 64 blocks of 1 MB spread evenly over each, with their sizes: two fine-tunes of
     one model differ in nearly every block.
@@ -92,7 +96,8 @@ def model_hash(where: str) -> str:
     folder = Path(where)
     files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
     if not files:
-        return f"hub:{where}"
+        which = hub_commit(where, revision) or revision
+        return f"hub:{where}@{which}" if which else f"hub:{where}"
     digest = hashlib.sha256()
     whole = sum(path.stat().st_size for path in files) <= _WHOLE_HASH_BYTES
     for path in files:
@@ -106,19 +111,29 @@ def model_hash(where: str) -> str:
     return digest.hexdigest()
 
 
+def damaged_checkpoint(folder: Path, error: Exception) -> GfvizError:
+    """What to say of a checkpoint that cannot be read."""
+    text = " ".join(str(error).split())[:200]
+    return GfvizError(f"{folder} is damaged ({text}): remove it to resume from the checkpoint before")
+
+
+def _named(model: ModelConfig) -> str:
+    commit = hub_commit(model.model, model.revision) or model.revision
+    return _cell(f"{model.model}@{commit}" if commit else model.model)
+
+
 def _licence(where: str) -> str:
     # The licence that a model's own card declares in its front matter; the card of a hub id is not fetched for it.
-    import yaml
-
     path = Path(where) / "README.md"
     if not path.is_file():
         return "see its card"
-    text = path.read_text(encoding="utf-8", errors="replace")[:65536]
+    with open(path, "rb") as card:
+        text = card.read(65536).decode("utf-8", errors="replace")
     if not text.startswith("---"):
         return "not stated"
     try:
-        front = yaml.safe_load(text.split("---", 2)[1])
-    except yaml.YAMLError:
+        front = parse_yaml(text.split("---", 2)[1])
+    except GfvizError:
         return "not stated"
     return _cell(str(front.get("license", "not stated"))) if isinstance(front, dict) else "not stated"
 

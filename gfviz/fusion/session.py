@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from gfviz.fusion.callback import EventHook, FusionEvent, RunCallback, silent
 from gfviz.fusion.config import FusionConfig, load_config, parse_config
 from gfviz.fusion.data import Example, as_examples, examples_hash, read_examples, spread, write_examples
 from gfviz.fusion.evaluation import EvaluationReport, evaluate_loaded
-from gfviz.fusion.prepare import Prepared, move_model, prepare
-from gfviz.fusion.saving import model_card, model_hash, save_model
+from gfviz.fusion.loading import home_device, move_model
+from gfviz.fusion.prepare import Prepared, prepare
+from gfviz.fusion.saving import damaged_checkpoint, model_card, model_hash, save_model
 from gfviz.runs import RunDirectory, RunWriter
 
 
@@ -51,10 +52,9 @@ ANSWERS = Path("data") / "answers.jsonl"
 
 
 def _answers(config: FusionConfig, train: list[Example]) -> list[Example]:
-    from gfviz.capture.models import pick_device
     from gfviz.fusion.prepare import teacher_answers
 
-    return teacher_answers(config, train, "cpu" if config.training.device == "cpu" else pick_device())[0]
+    return teacher_answers(config, train, home_device(config))[0]
 
 
 def read_config(config: str | Path | Mapping[str, Any] | FusionConfig, overrides: Sequence[str] = ()) -> FusionConfig:
@@ -68,11 +68,14 @@ def create_run(
     config: FusionConfig, train: Sequence[Any] | None = None, evaluation: Sequence[Any] | None = None
 ) -> RunDirectory:
     """Make the run directory, with the examples that were given in memory."""
-    run = RunDirectory.create(config.runs, config.to_mapping(), "fusion", config.name)
-    for name, items in (("train", train), ("evaluation", evaluation)):
-        if items is not None:
-            write_examples(run.path / "data" / f"{name}.jsonl", as_examples(items))
-    return run
+    in_memory = (("train", train), ("evaluation", evaluation))
+    given = {name: as_examples(items) for name, items in in_memory if items is not None}
+
+    def fill(folder: Path) -> None:
+        for name, examples in given.items():
+            write_examples(folder / "data" / f"{name}.jsonl", examples)
+
+    return RunDirectory.create(config.runs, config.to_mapping(), "fusion", config.name, fill)
 
 
 def resume(run: RunDirectory, on_event: EventHook = silent) -> RunDirectory:
@@ -89,6 +92,8 @@ def resume(run: RunDirectory, on_event: EventHook = silent) -> RunDirectory:
 
 def execute(run: RunDirectory, on_event: EventHook = silent, prepared: Prepared | None = None) -> None:
     """Train a run that exists: become its writer (in the first process), train, evaluate, save, note how it ended."""
+    if run.record().state == "finished":
+        raise GfvizError(f"run {run.id} has finished: there is nothing to resume")
     config = parse_config(run.config, source=str(run.path / "config.yaml"))
     main = int(os.environ.get("RANK", "0")) == 0
     writer = run.writer(config.store.on_failure) if main else None
@@ -151,7 +156,8 @@ def _stop_signals() -> Iterator[Callable[[], bool]]:
         if number == signal.SIGINT and asked.is_set():
             raise KeyboardInterrupt
         asked.set()
-        print("gfviz: stopping after this step, with a checkpoint", file=sys.stderr)
+        with suppress(OSError):
+            print("gfviz: stopping after this step, with a checkpoint", file=sys.stderr)
 
     if threading.current_thread() is not threading.main_thread():
         # Only the main thread may set handlers; elsewhere (an app's thread) nothing asks for a stop.
@@ -241,18 +247,20 @@ class _Session:
         step, folder = whole[-1]
         try:
             state = json.loads((folder / "fusion.json").read_text(encoding="utf-8"))
-            size, bad, scales = int(state["world_size"]), int(state["bad_steps"]), dict(state["scales"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise GfvizError(
-                f"{folder} is damaged ({error}): remove it to resume from the checkpoint before"
-            ) from error
+            size, bad = int(state["world_size"]), int(state["bad_steps"])
+            scales = {str(name): float(value) for name, value in state["scales"].items()}
+            kept = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+            if kept["global_step"] != step:
+                raise ValueError(f"it was written at step {kept['global_step']}")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+            raise damaged_checkpoint(folder, error) from error
         if size != self.trainer.args.world_size:
             raise GfvizError(
                 f"{folder} was written by {size} processes and cannot be resumed by {self.trainer.args.world_size}: "
                 f"resume with {size}"
             )
         self.trainer.fusion_state["bad_steps"] = bad
-        self.prepared.objective.scales = {str(name): float(value) for name, value in scales.items()}
+        self.prepared.objective.scales = scales
         if self.writer is not None:
             self.writer.truncate_after(step)
             self.writer.event(f"resumed from the checkpoint at step {step}", step=step)
@@ -264,13 +272,13 @@ class _Session:
         prepared, config = self.prepared, self.config
         names = ("gfviz", "torch", "transformers", "accelerate", "tokenizers", "numpy")
         train, evaluation = run_examples(self.run, config)
-        models = {"pivot": config.pivot.model} | {teacher.name: teacher.model for teacher in config.teachers}
+        models = {"pivot": config.pivot, **{teacher.name: teacher for teacher in config.teachers}}
         self.facts = {
             "versions": {name: version(name) for name in names} | {"python": sys.version.split()[0]},
             "seed": config.seed,
             "k": prepared.k,
             "data": {"train": examples_hash(train), "evaluation": examples_hash(evaluation)},
-            "models": {name: model_hash(where) for name, where in models.items()},
+            "models": {name: model_hash(one.model, one.revision) for name, one in models.items()},
             "device": str(self.trainer.args.device),
             "world_size": self.trainer.args.world_size,
             "dropped_examples": prepared.dropped,

@@ -25,6 +25,10 @@ class SignalSource(Protocol):
         """The signal over the window of `part["model"]` (see `Collator`), without gradient, on the batch's device."""
         ...
 
+    def idle(self) -> None:
+        """Called in the place of `signals` by a process whose batch has no example for this teacher."""
+        ...
+
 
 def window_logits(model: Any, inputs: Mapping[str, Tensor], accepts: frozenset[str]) -> Tensor:
     """Logits [B, W, V] over the window of answer positions; `accepts` are the argument names of the model's forward."""
@@ -67,7 +71,8 @@ class OnlineTeacher:
 
     On a CPU each example runs alone and unpadded: its signal then depends on nothing else in the batch, equals the
     cache's to the last digit, and is remembered (up to `MEMORY_BYTES`), so that later epochs cost no forward pass. On a
-    GPU batches run together and equal the cache's to the rounding of the device.
+    GPU batches run together and equal the cache's to the rounding of the device. `collective`: the model is sharded
+    over processes, so that each makes one forward pass per batch, whether it has examples for this teacher or not.
     """
 
     def __init__(
@@ -84,10 +89,11 @@ class OnlineTeacher:
         self._width = int(model.get_output_embeddings().weight.shape[0])
         self._memory: dict[tuple[int, ...], SignalRow] = {}
         self._used = 0
+        self.collective = False
 
     def signals(self, part: Mapping[str, Any]) -> AnswerSignal:
         """The signal of a teacher's part of a batch."""
-        if self.model.device.type != "cpu":
+        if self.collective or self.model.device.type != "cpu":
             return from_rows(self._run(part["model"]), part, self._width)
         rows = []
         for number in range(len(part["rows"])):
@@ -102,6 +108,21 @@ class OnlineTeacher:
                     self._used += row.bytes
             rows.append(row)
         return from_rows(rows, part, self._width)
+
+    @torch.no_grad()
+    def idle(self) -> None:
+        """Take part in the others' forward pass, where the model is sharded."""
+        if self.collective:
+            one = torch.zeros(1, 1, dtype=torch.int64)
+            inputs = {"input_ids": one, "attention_mask": one + 1, "position_ids": one, "mask": one == 0}
+            window_logits(
+                self.model, {key: value.to(self.model.device) for key, value in inputs.items()}, self._accepts
+            )
+
+    def forget(self) -> None:
+        """Forget all signals: the next ones cost forward passes again."""
+        self._memory.clear()
+        self._used = 0
 
     @torch.no_grad()
     def _run(self, inputs: Mapping[str, Tensor]) -> list[SignalRow]:

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ from gfviz.files import atomic_write_text
 from gfviz.fusion.batch import Collator, TrainingExample
 from gfviz.fusion.losses import AnswerSignal
 from gfviz.fusion.objective import Counts, Objective, unit_names
+from gfviz.fusion.saving import damaged_checkpoint
 from gfviz.fusion.teachers import answer_signal, forward_arguments, token_log_prob, window_logits
+from gfviz.runs import checkpoint_is_whole
 from gfviz.signals import TopKLogits
 
 COMPLETE = "COMPLETE"
@@ -165,6 +167,20 @@ class FusionTrainer(Trainer):
         """Sum over the processes; the values themselves where there is one."""
         return self.accelerator.reduce(values.to(self.args.device), "sum") if self.args.world_size > 1 else values
 
+    # The files of a checkpoint, as transformers reads them: tensors and plain values, never a pickled object.
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        with _reading(resume_from_checkpoint):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with _reading(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with _reading(checkpoint):
+            super()._load_rng_state(checkpoint)
+
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         # transformers writes the files one by one: the marker, written last, is what makes them a checkpoint.
         folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
@@ -186,6 +202,15 @@ class FusionTrainer(Trainer):
             ) from error
 
 
+@contextmanager
+def _reading(checkpoint: str | None) -> Iterator[None]:
+    # Each library that reads a part of it fails in a way of its own.
+    try:
+        yield
+    except Exception as error:
+        raise damaged_checkpoint(Path(checkpoint or ""), error) from error
+
+
 def _seal(folder: Path, step: int, state: dict[str, Any], arguments: TrainingArguments) -> None:
     atomic_write_text(folder / "fusion.json", json.dumps({**state, "world_size": arguments.world_size}) + "\n")
     for path in folder.rglob("*"):
@@ -202,8 +227,8 @@ def prune_checkpoints(parent: Path, keep: int) -> None:
     half: list[tuple[int, Path]] = []
     for path in parent.glob("checkpoint-*"):
         step = path.name.removeprefix("checkpoint-")
-        if step.isdigit() and not path.is_symlink():
-            (whole if (path / COMPLETE).is_file() else half).append((int(step), path))
+        if step.isdecimal() and not path.is_symlink():
+            (whole if checkpoint_is_whole(path) else half).append((int(step), path))
     for _, path in half + sorted(whole)[:-keep]:
         # The marker goes first: a kill in between must not leave a marked folder without its files.
         (path / COMPLETE).unlink(missing_ok=True)
