@@ -183,7 +183,7 @@ def _with_controls(*names: str) -> tuple[str, ...]:
 _SHORT = tuple(sorted(SHORT))
 _PIVOT = ModelPlan("metaspace-bpe", 512, 96, 2, 4, 256, 1000, 100, 32, 3e-3, 500)
 _TEACHER = ModelPlan("byte-bpe", 355, 112, 4, 4, 288, 1500, 100, 32, 3e-3, 1000)
-_TWIN = replace(_TEACHER, tokenizer="metaspace-bpe", vocabulary=512, steps=950)
+_TWIN = replace(_TEACHER, tokenizer="metaspace-bpe", vocabulary=512)
 _FIRST = ("sft", *_with_controls("gld-anchored"), "answers", "kl-same")
 _OTHERS = (
     *("uld", "alm", "gld-sorted", "gld-spectral", "alm+gld-anchored", "uld+gld-sorted", "gld-centred", "gld-entries"),
