@@ -9,6 +9,7 @@ if str(here) not in sys.path:
     sys.path.insert(0, str(here))
 
 import streamlit as st  # noqa: E402
+from gfvizui import parts  # noqa: E402
 
 PAGES = (
     ("home", "Home", ":material/home:"),
@@ -27,4 +28,5 @@ chosen = st.navigation(
     ],
     position="top",
 )
+parts.warn_if_exposed()
 chosen.run()

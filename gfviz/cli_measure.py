@@ -88,12 +88,15 @@ def bench(
     device: Annotated[str | None, typer.Option(help="cpu, or a CUDA device.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON rows instead of a table.")] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Folder in which the results file is written.")] = None,
+    watch: Annotated[
+        float | None, typer.Option(metavar="MINUTES", help="app: watch a live run so long, for its memory.")
+    ] = None,
 ) -> None:
     """Benchmarks against peers and against what the memory allows, on this machine."""
     from gfviz.bench import render, rows_to_json, run_bench, save_results  # type: ignore[attr-defined]
     from gfviz.console import output
 
-    rows = run_bench(names or ["all"], device)
+    rows = run_bench(names or ["all"], device, watch=watch)
     if as_json:
         print(json.dumps(rows_to_json(rows), indent=2))
     else:

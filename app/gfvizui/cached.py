@@ -67,6 +67,12 @@ def predicted(a: CoactivationGraph, b: CoactivationGraph, p: float, budget: str 
     return derived("cost", (a.content_hash, b.content_hash, p, budget), lambda: predict_cost(a, b, p=p, budget=budget))
 
 
+def affordable(a: CoactivationGraph, b: CoactivationGraph, p: float, budget: str | float) -> list[Prediction]:
+    """The rungs that a budget will run, as far as that can be told: in seconds, those that each fit into it."""
+    rungs = [rung for rung in predicted(a, b, p, budget) if not rung.reason]
+    return rungs if isinstance(budget, str) else [rung for rung in rungs if rung.seconds <= budget]
+
+
 def shares(a: CoactivationGraph, b: CoactivationGraph, result: GromovResult) -> tuple:
     """Each node's share of the objective at the best coupling found."""
     key = (a.content_hash, b.content_hash, result.p, result.budget, result.upper)

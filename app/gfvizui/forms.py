@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import types
 from collections.abc import Mapping
-from typing import Any, Literal, Union, get_args, get_origin
+from functools import cache
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import streamlit as st
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
+
+from gfvizui.parts import plain
 
 
 def section(model: type[BaseModel], path: str, start: Mapping[str, Any], fields: list[str], columns: int = 3) -> dict:
@@ -24,9 +27,34 @@ def section(model: type[BaseModel], path: str, start: Mapping[str, Any], fields:
         key = field.alias or name
         with laid[index % columns]:
             value = widget(f"{path}.{key}" if path else key, field, start.get(key, default_of(field)))
+            wrong = fault(model, name, value)
+            if wrong:
+                st.caption(f":red[:material/error: {plain(wrong)}]")
         if value != default_of(field) or field.is_required():
             values[key] = value
     return values
+
+
+@cache
+def _checker(model: type[BaseModel], name: str) -> TypeAdapter:
+    field = model.model_fields[name]
+    return TypeAdapter(Annotated[field.annotation, field])  # type: ignore[valid-type, arg-type]
+
+
+def fault(model: type[BaseModel], name: str, value: Any) -> str | None:
+    """What the schema has against one field's value, in a line; None where it has nothing. Required and empty is one.
+
+    >>> from gfviz.fusion.config import TrainingConfig
+    >>> fault(TrainingConfig, "steps", 0), fault(TrainingConfig, "steps", 5), fault(TrainingConfig, "steps", None)
+    ('Input should be greater than or equal to 1', None, None)
+    """
+    if value is None and model.model_fields[name].is_required():
+        return "this is needed"
+    try:
+        _checker(model, name).validate_python(value)
+    except ValidationError as error:
+        return str(error.errors()[0]["msg"])
+    return None
 
 
 def default_of(field: FieldInfo) -> Any:

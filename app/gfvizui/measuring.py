@@ -6,17 +6,24 @@ import streamlit as st
 
 from gfviz.figures import duration, number, rung_table
 from gfviz.graph import CoactivationGraph
-from gfviz.gromov import GromovResult
+from gfviz.gromov import GromovResult, Prediction
 from gfvizui import cached
 
 AUTOMATIC_SECONDS = 4.0
 
 
-def measure(a: CoactivationGraph, b: CoactivationGraph, p: float, budget: str) -> GromovResult | None:
+def expected(rungs: list[Prediction], budget: str | float) -> float:
+    """Seconds that a budget's rungs are predicted to take; never more than a budget in seconds allows."""
+    total = sum(rung.seconds for rung in rungs)
+    return total if isinstance(budget, str) else min(total, budget)
+
+
+def measure(a: CoactivationGraph, b: CoactivationGraph, p: float, budget: str | float) -> GromovResult | None:
     """The result, at once where it is cheap or known, else after a click; rungs are shown as they are spent."""
-    seconds = sum(rung.seconds for rung in cached.predicted(a, b, p, budget) if not rung.reason)
+    seconds = expected(cached.affordable(a, b, p, budget), budget)
     if seconds > AUTOMATIC_SECONDS and not cached.known_distance(a, b, p, budget):
-        label = f"Compute with budget {budget} (about {duration(seconds)})"
+        named = budget if isinstance(budget, str) else f"{budget:g} s"
+        label = f"Compute with budget {named} (about {duration(seconds)})"
         if not st.button(label, type="primary", icon=":material/calculate:"):
             st.caption("Predicted to take longer than a few seconds, so it waits for you.")
             return None

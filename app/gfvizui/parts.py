@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import ipaddress
 import re
 from collections.abc import Callable, Iterable
 from datetime import datetime
@@ -29,6 +30,31 @@ def page(draw: Callable[[], None]) -> None:
 def plain(text: str) -> str:
     """`text` for places that read Markdown, with nothing in it acting as such."""
     return _MARKS.sub(r"\\\1", text).replace("\n", " ")
+
+
+def exposed(address: str | None) -> bool:
+    """Whether a server bound to `address` can be reached from other machines; None means all interfaces.
+
+    >>> exposed(None), exposed("0.0.0.0"), exposed("127.0.0.1"), exposed("localhost"), exposed("::1")
+    (True, True, False, False, False)
+    """
+    if address == "localhost":
+        return False
+    try:
+        return address is None or not ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return True  # another name: nobody can tell where it leads
+
+
+def warn_if_exposed() -> None:
+    """Say so where the app is open to other machines: it reads local files and starts processes for who asks."""
+    address = st.get_option("server.address")
+    if exposed(address):
+        st.warning(
+            f"This app listens on {plain(address or 'all interfaces')}: whoever reaches this machine can read its "
+            "graphs and runs and start processes on it. Start it with `gfviz app`, which binds 127.0.0.1.",
+            icon=":material/lan:",
+        )
 
 
 def theme() -> str:

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
+import time
+
 import streamlit as st
 import yaml
 
 from gfviz.errors import GfvizError
 from gfviz.figures import duration, number
 from gfviz.figures.report import html_report
-from gfviz.fusion import launch_resume, stop
+from gfviz.fusion.launch import launch_resume, stop
 from gfviz.runs import RunDirectory
 from gfvizui import parts
 from gfvizui.runcurves import figures_of, reader_of
+
+STARTING_SECONDS = 180.0
 
 
 def bar(run: RunDirectory) -> None:
     """The row of actions; each says at once what came of it."""
     status = run.status()
+    if status.alive:
+        st.session_state.pop("resumed", None)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         if status.alive and st.button(
             "Stop", icon=":material/stop:", help="Finish the step, write a checkpoint, end", key="stop"
         ):
             attempt(lambda: stop(run), "Asked to stop: it finishes its step and writes a checkpoint.")
-        resumable = not status.alive and status.state != "finished" and run.record().kind == "fusion"
+        ended = not status.alive and status.state != "finished"
+        resumable = ended and run.record().kind == "fusion" and not resuming(run)
         if resumable and st.button(
             "Resume", icon=":material/play_arrow:", help="Go on from the newest checkpoint", key="resume"
         ):
-            attempt(lambda: launch_resume(run), "Resumed in a process of its own.")
+            attempt(lambda: resume(run), "Asked to go on: the process loads its models.")
         with st.popover("Tags", icon=":material/sell:"):
             text = st.text_input("Tags, separated by commas", ", ".join(run.tags), key=f"tags_{run.id}")
             if st.button("Save tags", key="save_tags"):
@@ -45,6 +52,18 @@ def bar(run: RunDirectory) -> None:
             if st.button("Delete for good", type="primary", key="delete"):
                 attempt(run.remove, "Deleted.")
         st.slider("Smoothing", 0.0, 0.99, 0.6, key="smoothing", width=180)
+
+
+def resume(run: RunDirectory) -> None:
+    """Go on with a run; until its process has taken over, the page keeps looking every second."""
+    launch_resume(run)
+    st.session_state["resumed"] = (run.id, time.monotonic())
+
+
+def resuming(run: RunDirectory) -> bool:
+    """Whether this session has resumed the run and may still wait for its process to take over."""
+    run_id, when = st.session_state.get("resumed", ("", 0.0))
+    return run_id == run.id and time.monotonic() - when < STARTING_SECONDS
 
 
 def attempt(act, done: str) -> None:

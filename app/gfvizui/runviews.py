@@ -10,7 +10,7 @@ import streamlit as st
 from gfviz.errors import GfvizError
 from gfviz.figures import duration, number
 from gfviz.runs import RunDirectory, RunReader, RunStatus
-from gfvizui import parts
+from gfvizui import parts, runactions
 from gfvizui.runcurves import curves, reader_of
 
 LOG_BYTES = 12_000
@@ -51,7 +51,9 @@ def head(run: RunDirectory, status: RunStatus, reader: RunReader) -> None:
         st.badge(status.state, color=color)  # type: ignore[arg-type]
         if status.alive and beat is not None:
             st.caption(f"last sign of life {beat:.0f} s ago", width="content")
-        if status.reason:
+        if runactions.resuming(run) and not status.alive:
+            st.caption("Going on: the process loads its models …", width="content")
+        elif status.reason:
             st.caption(parts.plain(status.reason), width="stretch")
     if total:
         st.progress(min(1.0, max(0.0, done / total)), text=f"Step {max(done, 0):,} of {total:,}")

@@ -10,6 +10,7 @@ from gfviz.figures.text import visible_token
 from gfviz.graph import CoactivationGraph
 from gfviz.gromov import BUDGETS, GromovResult, apriori_interval, sorted_gw
 
+SECONDS = "seconds"
 WORDS = {
     "fast": "cheap bounds and one local search",
     "standard": "all bounds that pay, more starts",
@@ -17,27 +18,41 @@ WORDS = {
 }
 
 
-def dial(a: CoactivationGraph, b: CoactivationGraph) -> tuple[float, str]:
+def dial(a: CoactivationGraph, b: CoactivationGraph) -> tuple[float, str | float]:
     """Exponent and budget, with what they are predicted to cost before anything is computed."""
-    left, right = st.columns([2, 3], gap="medium", vertical_alignment="bottom")
-    with left, st.container(horizontal=True):
+    left, right = st.columns([5, 6], gap="medium", vertical_alignment="bottom")
+    with left, st.container(horizontal=True, vertical_alignment="bottom"):
         p = st.segmented_control(
             "Exponent p", [1, 2], default=2, key="p", bind="query-params", required=True, help="2 is the default of POT"
         )
-        budget = st.segmented_control(
-            "Budget", list(BUDGETS), default=BUDGETS[0], key="budget", bind="query-params", required=True
+        name = st.segmented_control(
+            "Budget", [*BUDGETS, SECONDS], default=BUDGETS[0], key="budget", bind="query-params", required=True
         )
-    with right, st.container(horizontal=True, gap="medium"):
-        for name in BUDGETS:
-            rungs = [rung for rung in cached.predicted(a, b, float(p), name) if not rung.reason]
-            seconds, size = sum(rung.seconds for rung in rungs), max((rung.bytes for rung in rungs), default=0.0)
-            mark = "**" if name == budget else ""
-            memory = f"{size / 1e6:,.0f} MB" if size > 1e6 else "under 1 MB"
-            text = f"{mark}{name}{mark}: about {duration(seconds)}, {memory}"
-            st.caption(
-                text, help=f"{len(rungs)} rungs: {WORDS.get(name, 'a fixed list of rungs')}. Predicted, one core."
+        chosen: str | float = name
+        if name == SECONDS:
+            chosen = float(
+                st.number_input(
+                    "Seconds", 0.1, 86_400.0, 5.0, key="seconds", bind="query-params", width=130, format="%g"
+                )
             )
-    return float(p), budget
+    with right, st.container(horizontal=True, gap="medium"):
+        for budget in [*BUDGETS, *([chosen] if name == SECONDS else [])]:
+            price(a, b, float(p), budget, budget == chosen)
+    return float(p), chosen
+
+
+def price(a: CoactivationGraph, b: CoactivationGraph, p: float, budget: str | float, chosen: bool) -> None:
+    """One budget's predicted time and memory."""
+    rungs = cached.affordable(a, b, p, budget)
+    seconds, size = measuring.expected(rungs, budget), max((rung.bytes for rung in rungs), default=0.0)
+    name = budget if isinstance(budget, str) else f"{budget:g} s"
+    mark = "**" if chosen else ""
+    memory = f"{size / 1e6:,.0f} MB" if size > 1e6 else "under 1 MB"
+    words = WORDS.get(name, "rungs by their price, until the time is spent")
+    st.caption(
+        f"{mark}{name}{mark}: about {duration(seconds)}, {memory}",
+        help=f"{len(rungs)} rungs: {words}. Predicted, one core.",
+    )
 
 
 def headline(a: CoactivationGraph, b: CoactivationGraph, result: GromovResult) -> None:
@@ -142,7 +157,7 @@ def percent(share: float) -> str:
     return "0 %" if share == 0 else "< 0.01 %" if share < 1e-4 else f"{100 * share:.3g} %"
 
 
-def costs(a: CoactivationGraph, b: CoactivationGraph, p: float, budget: str) -> None:
+def costs(a: CoactivationGraph, b: CoactivationGraph, p: float, budget: str | float) -> None:
     """The predicted price list of a budget that waits for a click."""
     rungs = cached.predicted(a, b, p, budget)
     table = pd.DataFrame(

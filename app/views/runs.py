@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 from gfvizui import overlay, parts, places, runactions, runviews, scrubber
 
-from gfviz.runs import RunDirectory
+from gfviz.runs import RunDirectory, RunStatus
 
 STATE_ICONS = {
     "running": "🟢 running",
@@ -63,6 +63,13 @@ def overview(runs: list[RunDirectory]) -> list[str]:
     return [table["run"].iloc[row] for row in event["selection"]["rows"] if row < len(table)]
 
 
+def rate(run: RunDirectory, status: RunStatus) -> float | None:
+    """Seconds between two looks at a run: one that ended early may be resumed from a terminal at any time."""
+    if status.alive or runactions.resuming(run):
+        return 1.0
+    return None if status.state == "finished" else 3.0
+
+
 def draw() -> None:
     parts.heading("Runs", "Choose one row to watch it, several to compare them.")
     runs = places.find_runs()
@@ -94,10 +101,10 @@ def draw() -> None:
     if st.query_params.get("run") != run.id:
         st.query_params["run"] = run.id
     runactions.bar(run)
-    live = run.status().alive
-    st.session_state["watched"] = (run.id, live)
+    status = run.status()
+    st.session_state["watched"] = (run.id, status.alive)
     # The rate is set when the whole page runs; the fragment asks for such a run when the state changes.
-    st.fragment(runviews.live_run, run_every=1.0 if live else None)(run, time.time())
+    st.fragment(runviews.live_run, run_every=rate(run, status))(run, time.time())
     scrubber.scrubber(run)
 
 

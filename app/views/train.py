@@ -9,16 +9,18 @@ from gfvizui import forms, parts, places
 
 from gfviz.errors import GfvizError
 from gfviz.figures import duration
-from gfviz.fusion import FusionConfig, launch_detached, parse_config, read_examples
 from gfviz.fusion.config import (
     DataConfig,
     EvaluationConfig,
+    FusionConfig,
     GraphConfig,
     LossConfig,
     PivotConfig,
     TeacherConfig,
     TrainingConfig,
+    parse_config,
 )
+from gfviz.fusion.data import read_examples
 from gfviz.paths import sample_data_dir
 from gfviz.runs import RunDirectory
 
@@ -176,7 +178,11 @@ def seconds_per_step(config: FusionConfig) -> float | None:
 
 def launch(config: FusionConfig) -> None:
     """Start the run and turn to its page."""
-    run = launch_detached(config)
+    with st.spinner("Starting the process …"):
+        # The first launch imports transformers; nothing else on this page needs it.
+        from gfviz.fusion.launch import launch_detached
+
+        run = launch_detached(config)
     st.switch_page("views/runs.py", query_params={"run": run.id})
 
 

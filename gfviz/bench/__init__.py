@@ -15,11 +15,14 @@ Size = Literal["full", "tiny"]
 SUITES = ("start", "gw", "losses", "capture", "train", "store", "app")
 
 
-def run_bench(names: Iterable[str], device: str | None = None, size: Size = "full") -> list[Row]:
+def run_bench(
+    names: Iterable[str], device: str | None = None, size: Size = "full", watch: float | None = None
+) -> list[Row]:
     """Run the named benchmarks ("all": every one of `SUITES`) and return their rows.
 
     `device` is "cpu" (default) or a CUDA device for `losses`, `capture` and `train`; the others are the CPU's.
     `size="tiny"` runs the same code on inputs of a few kilobytes: its times mean nothing, and no target is tested.
+    `watch` (minutes) lets `app` watch a live run for so long, and measures what that does to its memory instead.
     Peers are measured where they are installed (`gfviz[peers]`). Raises `GfvizError` for an unknown name or a device
     that is not there. Cost at full size: `losses` some minutes and 5 GB where TRL is installed, the rest a minute each.
     """
@@ -31,6 +34,8 @@ def run_bench(names: Iterable[str], device: str | None = None, size: Size = "ful
     unknown = [name for name in asked if name not in (*SUITES, "all")]
     if unknown or size not in ("full", "tiny"):
         raise GfvizError(f"benchmark {(unknown or [size])[0]!r} is unknown: choose from {', '.join((*SUITES, 'all'))}")
+    if watch is not None and asked != ["app"]:
+        raise GfvizError("--watch is the app's: give it with `app` alone")
     place = torch.device(device or "cpu")
     if place.type not in ("cpu", "cuda") or (place.type == "cuda" and not torch.cuda.is_available()):
         raise GfvizError(f"device {device!r} is not there: use cpu, or cuda on a machine with an NVIDIA GPU")
@@ -38,8 +43,9 @@ def run_bench(names: Iterable[str], device: str | None = None, size: Size = "ful
     for name in SUITES if "all" in asked else asked:
         if name == "app":
             from gfviz.bench.app import bench_app
+            from gfviz.bench.watch import watch_app
 
-            for row in bench_app():
+            for row in bench_app() if watch is None else watch_app(watch):
                 target = None if row["target"] is None else f"<= {row['target']:g}"
                 rows.append(make_row(f"app · {row['name']}", row["value"], row["unit"], target=target))
             continue

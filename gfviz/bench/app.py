@@ -52,7 +52,7 @@ _SLIDE = """async () => {
   return Math.max(...times)
 }"""
 
-_WRITER = """
+WRITER = """
 import sys, time
 from gfviz.runs import RunDirectory
 run = RunDirectory.create(sys.argv[1], {"training": {"steps": 1000000}}, name="live")
@@ -76,6 +76,23 @@ def bench_app(seconds_live: float = 20.0) -> list[Row]:
     `seconds_live` is how long the live run is watched. Raises `GfvizError` where Chromium or Playwright is missing.
     Cost: about two minutes.
     """
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as folder, chromium_on(Path(folder)) as browser:
+        root = Path(folder)
+        _write_graph(root / "graphs" / "small.safetensors", 1000, 5000)
+        _write_graph(root / "graphs" / "large.safetensors", 10_000, 50_000)
+        large_run = _write_large_run(root)
+        with serving(root) as (address, _):
+            rows += _canvas(browser, address, "1 000 nodes / 5 000 edges", "small", "1+000", 3.0, 1.0, 0.2)
+            rows += _canvas(browser, address, "10 000 / 50 000", "large", "10+000", 6.0, None, 0.5)
+            rows += _large_run(browser, address, large_run)
+            rows += _live(browser, address, root, seconds_live)
+    return rows
+
+
+@contextlib.contextmanager
+def chromium_on(root: Path) -> Iterator[Any]:
+    """A headless Chromium, its own files under `root`. Raises `GfvizError` where it or Playwright is missing."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
         raise GfvizError("the app's benchmark needs Chromium: apt-get install -y chromium")
@@ -83,25 +100,17 @@ def bench_app(seconds_live: float = 20.0) -> list[Row]:
         from playwright.sync_api import sync_playwright
     except ImportError as error:
         raise GfvizError('the app\'s benchmark needs Playwright: pip install "gfviz[test]"') from error
-    rows: list[Row] = []
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        root = Path(folder)
-        _write_graph(root / "graphs" / "small.safetensors", 1000, 5000)
-        _write_graph(root / "graphs" / "large.safetensors", 10_000, 50_000)
-        large_run = _write_large_run(root)
-        browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS), headless=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=list(FLAGS), headless=True, downloads_path=root / "downloads"
+        )
         try:
-            with _serving(root) as address:
-                rows += _canvas(browser, address, "1 000 nodes / 5 000 edges", "small", "1+000", 3.0, 1.0, 0.2)
-                rows += _canvas(browser, address, "10 000 / 50 000", "large", "10+000", 6.0, None, 0.5)
-                rows += _large_run(browser, address, large_run)
-                rows += _live(browser, address, root, seconds_live)
+            yield browser
         finally:
             browser.close()
-    return rows
 
 
-def _row(name: str, value: float, unit: str, target: float | None) -> Row:
+def make_app_row(name: str, value: float, unit: str, target: float | None) -> Row:
     met = None if target is None else bool(value <= target)
     return {"name": name, "value": round(value, 3), "unit": unit, "target": target, "met": met}
 
@@ -140,7 +149,8 @@ def _write_large_run(root: Path, steps: int = 1_000_000) -> str:
 
 
 @contextlib.contextmanager
-def _serving(root: Path) -> Iterator[str]:
+def serving(root: Path) -> Iterator[tuple[str, subprocess.Popen]]:
+    """The app on `root` as a process of its own: its address and the process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -150,12 +160,14 @@ def _serving(root: Path) -> Iterator[str]:
         address = f"http://127.0.0.1:{port}"
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and server.poll() is None:
-            with contextlib.suppress(OSError):
+            try:
                 urllib.request.urlopen(f"{address}/_stcore/health", timeout=2)
-                yield address
-                return
-            time.sleep(0.1)
-        raise GfvizError(f"the app did not start: {(root / 'server.log').read_text()[-500:]}")
+                break
+            except OSError:
+                time.sleep(0.1)
+        else:
+            raise GfvizError(f"the app did not start: {(root / 'server.log').read_text()[-500:]}")
+        yield address, server
     finally:
         server.terminate()
         server.wait(20)
@@ -182,9 +194,9 @@ def _canvas(
     drawn = page.locator(".gfviz").get_attribute("data-nodes")
     context.close()
     return [
-        _row(f"{name}: first draw, cold ({drawn} nodes)", times[0], "s", cold),
-        _row(f"{name}: first draw, warm", times[1], "s", warm),
-        _row(f"{name}: slider, slowest of 5", moved, "s", slider),
+        make_app_row(f"{name}: first draw, cold ({drawn} nodes)", times[0], "s", cold),
+        make_app_row(f"{name}: first draw, warm", times[1], "s", warm),
+        make_app_row(f"{name}: slider, slowest of 5", moved, "s", slider),
     ]
 
 
@@ -197,14 +209,14 @@ def _large_run(browser, address: str, run_id: str) -> list[Row]:
     page.locator(".js-plotly-plot .scatterlayer .trace").first.wait_for(state="attached", timeout=120_000)
     seconds = time.perf_counter() - began
     context.close()
-    return [_row("run of 1 000 000 steps: until its curve is drawn", seconds, "s", 1.5)]
+    return [make_app_row("run of 1 000 000 steps: until its curve is drawn", seconds, "s", 1.5)]
 
 
 def _live(browser, address: str, root: Path, seconds: float) -> list[Row]:
     """45 steps a second: age of the newest step just after it is shown, time of a tick, memory, and kill -9."""
     from gfviz.runs import RunDirectory
 
-    writer = subprocess.Popen([sys.executable, "-c", _WRITER, str(root)], stdout=subprocess.PIPE, text=True)
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(root)], stdout=subprocess.PIPE, text=True)
     assert writer.stdout is not None
     context = browser.new_context(viewport={"width": 1440, "height": 900})
     try:
@@ -238,8 +250,8 @@ def _live(browser, address: str, root: Path, seconds: float) -> list[Row]:
         writer.kill()
         writer.wait(10)
     return [
-        _row("live run, 45 steps/s: age of the newest step shown, median", statistics.median(ages), "s", 0.5),
-        _row("live run: tick on the server, median", statistics.median(ticks) / 1000, "s", 0.05),
-        _row("live run: ticks seen", float(len(shown)), f"in {seconds:.0f} s", None),
-        _row("kill -9: until it is shown", gone, "s", 3.0),
+        make_app_row("live run, 45 steps/s: age of the newest step shown, median", statistics.median(ages), "s", 0.5),
+        make_app_row("live run: tick on the server, median", statistics.median(ticks) / 1000, "s", 0.05),
+        make_app_row("live run: ticks seen", float(len(shown)), f"in {seconds:.0f} s", None),
+        make_app_row("kill -9: until it is shown", gone, "s", 3.0),
     ]

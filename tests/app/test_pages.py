@@ -89,6 +89,17 @@ def test_distance_certifies_what_the_library_says(opened):
     assert "GW_1 is at least" in metrics(page)
 
 
+def test_distance_takes_a_budget_in_seconds_and_says_what_it_will_cost(opened):
+    page = opened("distance", a="one-rank", b="two-rank", budget="seconds", seconds="0.5")
+    said = [item.value for item in page.caption]
+    priced = next(text for text in said if text.startswith("**0.5 s**"))
+    assert "about" in priced
+    shown = metrics(page)
+    if "GW_2 is at least" not in shown:  # half a second is asked for without a click only where it is cheap
+        pytest.fail(f"nothing was computed: {said}")
+    assert float(shown["GW_2 is at least"]) <= float(shown["and at most"])
+
+
 def test_compare_counts_shared_labels(opened):
     page = opened("compare", a="one-token", b="two-token", match="token")
     one, two = make_graph(0), make_graph(1)
@@ -150,6 +161,7 @@ def test_train_names_the_key_that_is_wrong_and_builds_the_configuration(opened, 
     page.number_input(key=f"{run.id}.training.steps").set_value(0).run()
     assert "training" in page.error[0].value.replace("\\", "")
     assert page.button(key="launch").disabled
+    assert any("greater than or equal to 1" in item.value for item in page.caption), "said beside the field too"
     page.number_input(key=f"{run.id}.training.steps").set_value(7).run()
     assert "steps: 7" in page.code[0].value
 
@@ -219,3 +231,19 @@ def test_import_of_foreign_runs(monkeypatch, tmp_path, opened):
         places.import_upload("events.out.tfevents.1.host", b"?" * 100)
     shown = opened("runs", tmp_path / "runs", run=run.id)
     assert "tensorboard" in shown.dataframe[0].value["kind"].tolist()
+
+
+def test_an_app_that_others_can_reach_says_so(monkeypatch, opened, home):
+    from streamlit import config
+
+    monkeypatch.setenv("GFVIZ_RUNS", str(home))
+    monkeypatch.setattr(sys, "argv", ["main.py"])
+    before = config.get_option("server.address")
+    try:
+        for address, warned in (("0.0.0.0", True), ("127.0.0.1", False)):
+            config.set_option("server.address", address)
+            page = AppTest.from_file(str(app_dir() / "main.py"), default_timeout=60).run()
+            assert not page.exception
+            assert ["whoever reaches this machine" in item.value for item in page.warning] == ([True] if warned else [])
+    finally:
+        config.set_option("server.address", before)
