@@ -7,15 +7,24 @@ import yaml
 
 from gfviz.errors import GfvizError
 
-MAX_BYTES = 4 * 1024 * 1024
+# PyYAML reads some 100 KB a second, and takes quadratic time over brackets in brackets.
+MAX_BYTES = 256 * 1024
+MAX_DEPTH = 32
 
 
 class _Loader(yaml.SafeLoader):
+    depth = 0
+
     def compose_node(self, parent: Any, index: Any) -> Any:
         # An alias may stand inside what it names, or a few lines of them for billions of items.
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("aliases (*name) are not accepted: write the value out")
-        return super().compose_node(parent, index)
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise yaml.YAMLError(f"it is nested more than {MAX_DEPTH} deep")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
 def parse_yaml(text: str) -> Any:
@@ -38,13 +47,13 @@ def parse_yaml(text: str) -> Any:
 
 
 def read_mapping(path: Path, what: str = "the configuration") -> dict[str, Any]:
-    """The mapping in a YAML file: plain values only, no tags that make objects, no aliases, at most 4 MB.
+    """The mapping in a YAML file: plain values only, no tags that make objects, no aliases, at most 256 KB.
 
     Raises `GfvizError` in one line for anything else.
     """
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise GfvizError(f"{path} is larger than 4 MB: that is no configuration")
+            raise GfvizError(f"{path} is larger than 256 KB: that is no configuration")
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise GfvizError(f"cannot read {what} {path}: {error.strerror or error}") from error
