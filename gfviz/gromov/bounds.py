@@ -70,9 +70,9 @@ def _padded(left: np.ndarray, right: np.ndarray, sign: int) -> float:
 
 
 def entries_bound(problem: Problem) -> float:
-    """W_p^p of the distributions of all entries; assignable pairs: diagonal and off-diagonal entries apart."""
+    """W_p^p of the distributions of all entries; dense assignable pairs: diagonal and off-diagonal entries apart."""
     a, b, p = problem.a, problem.b, problem.p
-    if problem.assignable:
+    if problem.assignable and problem.dense:
         n = a.n
         upper = np.triu_indices(n, 1)
         x, y = np.sort(a.dense[upper]), np.sort(b.dense[upper])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gfviz.gromov.network import FULL_SPECTRUM, MeasureNetwork
 from gfviz.gromov.problem import Problem
+from gfviz.gromov.rows import EXACT_STEPS
 
 
 def size(problem: Problem) -> tuple[float, float]:
@@ -40,8 +41,31 @@ def spectrum(problem: Problem) -> tuple[float, float]:
 
 
 def entries(problem: Problem) -> tuple[float, float]:
-    listed = sum(side.n**2 if side.is_dense else side.products for side in (problem.a, problem.b))
-    return 5e-5 + 2e-7 * listed, 48.0 * listed
+    listed = sum(side.n**2 / 2 if side.is_dense else side.products for side in (problem.a, problem.b))
+    return 5e-5 + 3e-7 * listed, 72.0 * listed
+
+
+def rows(problem: Problem) -> tuple[float, float]:
+    if problem.square:
+        return matrix(problem, 3, 2e-9)
+    n, m = size(problem)
+    merges = n * m * (n + m)
+    compare = 6e-11 * merges if problem.a.uniform and problem.b.uniform else 5e-9 * min(merges, EXACT_STEPS)
+    # sorting, comparing rows, and the network simplex, which grows with the cells and slowly with the nodes
+    return 1e-4 + 2e-8 * (n * n + m * m) + compare + 5e-7 * n * m, 8 * ((n + m) ** 2 + 3 * n * m)
+
+
+def moves(problem: Problem, work: float) -> int:
+    # each changes up to n·m numbers; small pairs are never cut short
+    return int(max(work / 5e6, work / (problem.a.n * problem.b.n)))
+
+
+def exchange(problem: Problem, work: float) -> tuple[float, float]:
+    n, m = size(problem)
+    if problem.p != 2:
+        return matrix(problem, 3, 3e-8)
+    made = min(moves(problem, work), 16 * (n + m))
+    return 2e-4 + 4e-10 * n * m * made + 2e-8 * (n + m) ** 2, 40 * n * m
 
 
 def dual(problem: Problem, sweeps: int) -> tuple[float, float]:

@@ -97,41 +97,45 @@ class _Cells:
         return Plan(self.rows[keep], self.cols[keep], self.mass[keep])
 
 
-def exchange(problem: Problem, start: Plan, sweeps: int = 40, deadline: float = np.inf) -> Plan:
+def exchange(problem: Problem, start: Plan, sweeps: int = 40, deadline: float = np.inf, moves: float = np.inf) -> Plan:
     """Move mass along 2×2 cycles of the plan's cells until none lowers the objective: a coupling no worse than `start`.
 
-    Cells are taken in turn, each with its best partner, some moves a cell and sweep. A sweep over S cells costs O(S²)
-    plus O(nm) a move. The field is kept up to date by increments, whose rounding can feign gains: a move counts only
-    above a ten-billionth of the field, and the field is computed afresh every sweep.
+    Cells are taken in turn, those of the heaviest nodes first, each with its best partner, some moves a cell and sweep;
+    `moves` in all, or some hundred more. A sweep over S cells costs O(S²) plus O(nm) a move. The field is kept up to
+    date by increments, whose rounding can feign gains: a move counts only above a ten-billionth of the field, and the
+    field is computed afresh every sweep.
     """
     compiled = native.library() is not None and problem.p == 2
-    plan = start
+    heaviest = np.argsort(-problem.a.diagonal[start.rows], kind="stable")
+    plan = Plan(start.rows[heaviest], start.cols[heaviest], start.mass[heaviest])
+    left = moves
     for _ in range(sweeps):
         cost = SquareCost(problem, plan) if problem.p == 2 else PowerCost(problem, plan)
         floor = _LEAST_GAIN * max(float(np.abs(cost.field).max()), 1e-300)
         if compiled and isinstance(cost, SquareCost):
-            plan, moved = _compiled_sweep(cost, plan, floor, deadline)
+            plan, made = _compiled_sweep(cost, plan, floor, deadline, left)
         else:
-            plan, moved = _sweep(cost, plan, floor, deadline)
-        if not moved or time.perf_counter() > deadline:
+            plan, made = _sweep(cost, plan, floor, deadline, left)
+        left -= made
+        if not made or left <= 0 or time.perf_counter() > deadline:
             break
     return plan
 
 
-def _sweep(cost: SquareCost | PowerCost, plan: Plan, floor: float, deadline: float) -> tuple[Plan, bool]:
-    cells, moved = _Cells(plan), False
+def _sweep(cost: SquareCost | PowerCost, plan: Plan, floor: float, deadline: float, moves: float) -> tuple[Plan, int]:
+    cells, made = _Cells(plan), 0
     for s in range(len(cells.mass)):
         for _ in range(_STAYS):
-            if time.perf_counter() > deadline:
-                return cells.plan(), moved
+            if made >= moves or time.perf_counter() > deadline:
+                return cells.plan(), made
             if cells.mass[s] <= 0 or not _best_cycle(cost, cells, s, floor):
                 break
-            moved = True
-    return cells.plan(), moved
+            made += 1
+    return cells.plan(), made
 
 
-def _compiled_sweep(cost: SquareCost, plan: Plan, floor: float, deadline: float) -> tuple[Plan, bool]:
-    """`_sweep` by the compiled kernel, some hundred moves at a time, so that a deadline and Ctrl-C are heard."""
+def _compiled_sweep(cost: SquareCost, plan: Plan, floor: float, deadline: float, moves: float) -> tuple[Plan, int]:
+    """`_sweep` by the compiled kernel, some moves at a time, so that a deadline and Ctrl-C are heard."""
     library = native.library()
     assert library is not None
     n, m = cost.field.shape
@@ -143,12 +147,16 @@ def _compiled_sweep(cost: SquareCost, plan: Plan, floor: float, deadline: float)
     c, d = np.ascontiguousarray(cost.c), np.ascontiguousarray(cost.d)
     field = np.ascontiguousarray(cost.field)
     arrays = [ctypes.c_void_p(x.ctypes.data) for x in (c, d, field, rows, cols, mass, at)]
-    count, moves, slot = ctypes.c_int(size), ctypes.c_int(0), 0
-    limits = ctypes.c_double(floor), ctypes.c_double(_TINY), 256
-    while slot < count.value and time.perf_counter() <= deadline:
-        slot = library.gfviz_cycles(n, m, *arrays, ctypes.byref(count), slot, _STAYS, *limits, ctypes.byref(moves))
+    step, places = np.empty(m), np.empty(m, dtype=np.int32)
+    work = [ctypes.c_void_p(x.ctypes.data) for x in (step, places)]
+    count, made, slot = ctypes.c_int(size), ctypes.c_int(0), 0
+    limits = ctypes.c_double(floor), ctypes.c_double(_TINY), max(16, min(4096, 100_000_000 // (n * m)))
+    while slot < count.value and made.value < moves and time.perf_counter() <= deadline:
+        slot = library.gfviz_cycles(
+            n, m, *arrays, ctypes.byref(count), slot, _STAYS, *limits, ctypes.byref(made), *work
+        )
     keep = np.flatnonzero(mass[: count.value] > 0)
-    return Plan(rows[keep].astype(np.int64), cols[keep].astype(np.int64), mass[keep]), moves.value > 0
+    return Plan(rows[keep].astype(np.int64), cols[keep].astype(np.int64), mass[keep]), made.value
 
 
 def _best_cycle(cost: SquareCost | PowerCost, cells: _Cells, s: int, floor: float) -> bool:

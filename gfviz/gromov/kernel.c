@@ -223,9 +223,9 @@ int gfviz_swap(int n, const double *c, double *e, double *g, int *match, double 
 /* Moves mass along 2x2 cycles of a plan's cells: (i, j) and (k, l) give theta to (i, l) and (k, j); p = 2. field[n][m] = -2 C pi D is kept
  * up to date, at[n][m] is the slot of each cell or -1; slots hold rows, cols and mass, *count of them. Goes through the slots from `first`,
  * each with its best partner as long as that gains more than floor times its mass, at most `stays` times, until `limit` moves are made.
- * Returns the slot to go on from; *moves is raised by the moves made. Slots never outnumber n * m. */
+ * Returns the slot to go on from; *moves is raised by the moves made. Slots never outnumber n * m. step and where_to hold m numbers. */
 int gfviz_cycles(int n, int m, const double *c, const double *d, double *field, int *rows, int *cols, double *mass, int *at, int *count,
-                 int first, int stays, double floor, double tiny, int limit, int *moves)
+                 int first, int stays, double floor, double tiny, int limit, int *moves, double *step, int *where_to)
 {
     int made = 0, slot = first;
     for (; slot < *count && made < limit; slot++) for (int again = stays; again > 0 && mass[slot] > 0; again--) {
@@ -249,10 +249,14 @@ int gfviz_cycles(int n, int m, const double *c, const double *d, double *field, 
         if (partner < 0) break;
         made++;
         int k = rows[partner], l = cols[partner], spare[2], spares = 0, used = 0, pair[2] = {slot, partner};
+        const double *dl = d + (size_t)l * m, *ck = c + (size_t)k * n;
+        int wide = 0; /* token graphs are sparse: most of a step is zero */
+        for (int y = 0; y < m; y++) if (dj[y] != dl[y]) { step[wide] = dj[y] - dl[y]; where_to[wide++] = y; }
         for (int x = 0; x < n; x++) {
-            double factor = 2 * theta * (c[(size_t)x * n + i] - c[(size_t)x * n + k]), *fx = field + (size_t)x * m;
-            const double *dl = d + (size_t)l * m;
-            if (factor != 0) for (int y = 0; y < m; y++) fx[y] += factor * (dj[y] - dl[y]);
+            double factor = 2 * theta * (ci[x] - ck[x]), *fx = field + (size_t)x * m;
+            if (factor == 0) continue;
+            if (2 * wide > m) for (int y = 0; y < m; y++) fx[y] += factor * (dj[y] - dl[y]);
+            else for (int y = 0; y < wide; y++) fx[where_to[y]] += factor * step[y];
         }
         for (int s = 0; s < 2; s++) {
             double left = mass[pair[s]] - theta;
@@ -272,6 +276,26 @@ int gfviz_cycles(int n, int m, const double *c, const double *d, double *field, 
     }
     *moves += made;
     return slot;
+}
+
+/* found[i][j] = integral over [0, 1] of the product of the quantile functions of row i of x [n][n] and row j of y [m][m]: rows ascending,
+ * ex [n][n + 1] and ey [m][m + 1] where their steps begin and end (0 first, 1 last). */
+void gfviz_row_correlations(int n, int m, const double *x, const double *ex, const double *y, const double *ey, double *found)
+{
+    for (int i = 0; i < n; i++) for (int j = 0; j < m; j++) {
+        const double *xi = x + (size_t)i * n, *ei = ex + (size_t)i * (n + 1) + 1, *yj = y + (size_t)j * m, *ej = ey + (size_t)j * (m + 1) + 1;
+        double total = 0.0, at = 0.0;
+        int s = 0, t = 0;
+        while (s < n && t < m) {
+            double next = ei[s] < ej[t] ? ei[s] : ej[t];
+            total += (next - at) * (xi[s] * yj[t]);
+            at = next;
+            int step = ei[s] <= ej[t], other = ej[t] <= ei[s];
+            s += step;
+            t += other;
+        }
+        found[(size_t)i * m + j] = total;
+    }
 }
 
 /* Sorts each row of values[rows][width] ascending, starting from the order of last time (a permutation of 0..width-1 a row, kept up

@@ -24,6 +24,9 @@ BUDGETS = tuple(LADDERS)
 CEILINGS = {"fast": 2.0, "standard": 5.0, "thorough": 60.0}
 """Seconds that a rung of a named budget may be predicted to take; the cost model is the same on any machine."""
 
+LARGEST_MISPLACED = 1e-9
+"""Mass that a plan may have in the wrong place, all told; its cost is added to the upper end."""
+
 OnRung = Callable[[RungRecord, float, float], None]
 """Called after every rung with its record and the interval so far."""
 
@@ -165,10 +168,11 @@ class _Climb:
                 if bound > state.lower:
                     state.lower, state.lower_rung = bound, rung.name
             note = outcome.note
-            if side == "upper" and outcome.plan is not None and not problem.feasible(outcome.plan):
+            misplaced = problem.misplaced(outcome.plan) if side == "upper" and outcome.plan is not None else 0.0
+            if side == "upper" and misplaced > LARGEST_MISPLACED:
                 note = "left out: the solver returned a plan with other marginals"
             elif side == "upper" and outcome.plan is not None:
-                bound = problem.objective(outcome.plan)[1]
+                bound = problem.objective(outcome.plan)[1] + problem.surcharge(misplaced)
                 value = problem.value(bound)
                 if bound < state.upper:
                     state.upper, state.upper_rung, state.plan = bound, rung.name, outcome.plan

@@ -29,4 +29,5 @@ def library() -> ctypes.CDLL | None:
     loaded.gfviz_cycles.restype = ctypes.c_int
     loaded.gfviz_resort.restype = None
     loaded.gfviz_extrapolate.restype = None
+    loaded.gfviz_row_correlations.restype = None
     return loaded

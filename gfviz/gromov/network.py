@@ -16,8 +16,10 @@ import scipy.sparse as sp
 from gfviz.errors import GfvizError
 
 EPS = float(np.finfo(np.float64).eps)
-DENSE_NODES = 2048
+DENSE_NODES = 4096
 """Above this many active nodes a graph is handled from its factors or its sparse matrix only."""
+GRAM_POSITIONS = 6000
+"""Above this many positions the T×T Gram of the factors would be larger than the sparse matrix: that is used."""
 FULL_SPECTRUM = 1600
 """Above this size of Gram only the leading eigenvalues are computed; the others enter through their norm."""
 LEADING = 48
@@ -148,6 +150,9 @@ class MeasureNetwork:
         if source.factors is not None:
             z = sp.csr_array(source.factors, dtype=np.float64)[:, keep] / np.sqrt(float(source.positions))
             _check_finite(z, side)
+            if z.shape[0] > GRAM_POSITIONS:
+                whole = sp.csr_array(z.T @ z)
+                return cls(size=n, support=keep, weights=w[keep], sparse_matrix=whole, psd=True)
             return cls(size=n, support=keep, weights=w[keep], z=sp.csr_array(z), psd=True)
         if source.accumulated is None:
             raise GfvizError(f"the {side} graph holds neither factors nor an accumulated matrix: build it again")
@@ -268,6 +273,13 @@ class MeasureNetwork:
         return (self.sparse_matrix * self.sparse_matrix) @ self.weights
 
     @cached_property
+    def largest_row(self) -> float:
+        """At least max_i Σ_k p_k C_ik², from the diagonal alone where C is known to be PSD."""
+        if self._psd:
+            return float(self.diagonal.max() * (self.weights @ self.diagonal)) * (1 + 1e-12)
+        return float(self.row_square_means.max())
+
+    @cached_property
     def rest(self) -> np.ndarray:
         """√p R √p [n, n], R the double-centred rest of C; only where `is_dense`."""
         a, root = self.centred_means, np.sqrt(self.weights)
@@ -333,9 +345,14 @@ class MeasureNetwork:
         """C as a sparse matrix where that is affordable, else None; only where not `is_dense`."""
         if self.sparse_matrix is not None:
             return self.sparse_matrix
-        if self.z is None or self.products > SPARSE_PRODUCTS:
+        if self.z is None or not self.listable:
             return None
         return sp.csr_array(self.z.T @ self.z)
+
+    @property
+    def listable(self) -> bool:
+        """Whether the entries of C are at hand, or few enough to multiply out."""
+        return self.z is None or self.products <= SPARSE_PRODUCTS
 
 
 def weighted_gram(left: sp.csr_array, weights: np.ndarray, right: sp.csr_array) -> np.ndarray:

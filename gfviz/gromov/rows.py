@@ -6,27 +6,42 @@ correlation is a product of sorted rows: all n·m of them are one matrix product
 
 from __future__ import annotations
 
+import ctypes
+
 import numpy as np
 
+from gfviz.gromov import native
 from gfviz.gromov.problem import Problem
 from gfviz.gromov.transport import Plan, assignment, cheapest
 
+EXACT_STEPS = 2_000_000_000
+"""Up to this many steps n·m·(n + m) the compiled merge compares rows of unequal weights exactly: some seconds."""
+CELLS = 1024
+"""Parts of [0, 1] over which quantile functions are averaged beyond that."""
 
-def quantile_cells(rows: np.ndarray, weights: np.ndarray, cells: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each row's quantile function over `cells` equal parts of [0, 1]: two [n, cells].
+
+def cell_edges(cells: int) -> np.ndarray:
+    """[cells + 1] from 0 to 1: half of the parts equal, a quarter each ever finer towards both ends.
+
+    Rows of token graphs carry nearly all of their norm in a few largest entries, which equal parts would blur.
+    """
+    tail = 0.5 ** np.linspace(1.0, 24.0, max(1, cells // 4))
+    inner = np.linspace(0.0, 1.0, max(2, cells // 2 + 1))
+    return np.unique(np.concatenate([inner, tail, 1.0 - tail]))
+
+
+def quantile_cells(rows: np.ndarray, weights: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each row's quantile function between consecutive `edges`: two [n, cells].
 
     Exact in the sense that Σ mean·width is the row's weighted mean. O(n·N log N) for rows of length N.
     """
     n, size = rows.shape
-    order = np.argsort(rows, axis=1, kind="stable")
-    x, w = np.take_along_axis(rows, order, axis=1), weights[order]
-    edge = np.cumsum(w, axis=1)
-    edge[:, -1] = 1.0
+    x, edge = sorted_rows(rows, weights)
+    mass = np.diff(edge, axis=1)
     zero = np.zeros((n, 1))
-    edge = np.hstack([zero, edge])
-    first = np.hstack([zero, np.cumsum(w * x, axis=1)])
-    second = np.hstack([zero, np.cumsum(w * x * x, axis=1)])
-    grid = np.arange(1, cells) / cells
+    first = np.hstack([zero, np.cumsum(mass * x, axis=1)])
+    second = np.hstack([zero, np.cumsum(mass * x * x, axis=1)])
+    grid, width = edges[1:-1], np.diff(edges)
     # one search for all rows: row r lives in [2r, 2r + 1]
     shift = 2.0 * np.arange(n)[:, None]
     at = (
@@ -38,43 +53,72 @@ def quantile_cells(rows: np.ndarray, weights: np.ndarray, cells: int) -> tuple[n
     x_at = np.take_along_axis(x, at, axis=1)
     one = np.take_along_axis(first, at, axis=1) + x_at * part
     two = np.take_along_axis(second, at, axis=1) + x_at * x_at * part
-    mean = np.diff(np.hstack([zero, one, first[:, -1:]]), axis=1) * cells
-    square = np.diff(np.hstack([zero, two, second[:, -1:]]), axis=1) * cells
+    mean = np.diff(np.hstack([zero, one, first[:, -1:]]), axis=1) / width
+    square = np.diff(np.hstack([zero, two, second[:, -1:]]), axis=1) / width
     return mean, np.sqrt(np.maximum(square - mean * mean, 0.0))
 
 
-def cell_count(problem: Problem) -> int:
-    """Enough cells that `rows` loses little; exact (one cell a node) where both weightings are uniform and n = m."""
+def sorted_rows(rows: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(each row ascending [n, N], where its steps begin and end in [0, 1]: [n, N + 1])."""
+    order = np.argsort(rows, axis=1, kind="stable")
+    edge = np.zeros((len(rows), rows.shape[1] + 1))
+    edge[:, 1:] = np.cumsum(weights[order], axis=1, dtype=np.longdouble)  # in double the sums of thousands drift
+    edge[:, -1] = 1.0
+    return np.ascontiguousarray(np.take_along_axis(rows, order, axis=1)), edge
+
+
+def _refined(sorted_values: np.ndarray, middles: np.ndarray) -> np.ndarray:
+    """Values of uniformly weighted sorted rows at `middles` of [0, 1]."""
+    size = sorted_values.shape[1]
+    return sorted_values[:, np.minimum((middles * size).astype(np.int64), size - 1)]
+
+
+def row_correlations(problem: Problem) -> np.ndarray:
+    """Upper bounds [n, m] on E(C_ik D_jl) over the couplings of row i of C with row j of D (p = 2).
+
+    Sorted against sorted is the largest: one matrix product where both weightings are uniform, on the common
+    refinement of their steps, a merge for each pair of rows where they are not (both exact). Where the merges are too
+    many, or there is no compiler: quantile functions averaged over cells, with the deviations inside them paired fully
+    (Cauchy–Schwarz).
+    """
+    a, b = problem.a, problem.b
     if problem.square:
-        return problem.a.n
-    return min(2 * (problem.a.n + problem.b.n), 1024)
+        return np.sort(a.dense, axis=1) @ np.sort(b.dense, axis=1).T / a.n
+    if a.uniform and b.uniform:
+        edges = np.union1d(np.arange(a.n + 1) / a.n, np.arange(b.n + 1) / b.n)
+        width, middles = np.diff(edges), (edges[1:] + edges[:-1]) / 2
+        return (_refined(np.sort(a.dense, axis=1), middles) * width) @ _refined(np.sort(b.dense, axis=1), middles).T
+    library = native.library()
+    if library is not None and float(a.n) * b.n * (a.n + b.n) <= EXACT_STEPS:
+        found = np.empty((a.n, b.n))
+        arrays = [*sorted_rows(a.dense, a.weights), *sorted_rows(b.dense, b.weights), found]
+        library.gfviz_row_correlations(a.n, b.n, *[ctypes.c_void_p(x.ctypes.data) for x in arrays])
+        return found
+    edges = cell_edges(CELLS)
+    (mean_a, dev_a), (mean_b, dev_b) = (quantile_cells(x.dense, x.weights, edges) for x in (a, b))
+    width = np.diff(edges)
+    return (mean_a * width) @ mean_b.T + (dev_a * width) @ dev_b.T
 
 
 def rows_cost(problem: Problem) -> np.ndarray:
-    """Lower bounds on W_p^p(row i of C, row j of D), [n, m]; exact on uniform pairs of equal size.
-
-    Elsewhere quantile functions are averaged over cells (Jensen), for p = 2 with the within-cell deviations added
-    (Cauchy–Schwarz), so the cost of unequal weights is one matrix product too.
+    """Lower bounds on W_p^p(row i of C, row j of D), [n, m]; exact except as `row_correlations` says, and for p ≠ 2
+    where sizes or weights differ: there quantile functions are averaged over cells (Jensen).
     """
     a, b, p = problem.a, problem.b, problem.p
-    cells = cell_count(problem)
-    if problem.square:
-        mean_a, mean_b = np.sort(a.dense, axis=1), np.sort(b.dense, axis=1)
-        dev_a = dev_b = None
-    else:
-        mean_a, dev_a = quantile_cells(a.dense, a.weights, cells)
-        mean_b, dev_b = quantile_cells(b.dense, b.weights, cells)
-    if p != 2:
-        from scipy.spatial.distance import cdist  # here, because importing it takes a third of a second
+    if p == 2:
+        square_a, square_b = a.row_square_means, b.row_square_means
+        return np.maximum(square_a[:, None] + square_b[None, :] - 2.0 * row_correlations(problem), 0.0)
+    from scipy.spatial.distance import cdist  # here, because it takes long to import
 
-        if p == 1:
-            return cdist(mean_a, mean_b, "cityblock") / cells
-        return cdist(mean_a, mean_b, "minkowski", p=p) ** p / cells
-    corr = mean_a @ mean_b.T
-    if dev_a is not None and dev_b is not None:
-        corr += dev_a @ dev_b.T
-    square_a, square_b = (a.dense**2) @ a.weights, (b.dense**2) @ b.weights
-    return np.maximum(square_a[:, None] + square_b[None, :] - (2.0 / cells) * corr, 0.0)
+    if problem.square:
+        mean_a, mean_b, cells = np.sort(a.dense, axis=1), np.sort(b.dense, axis=1), a.n
+    else:
+        cells = min(2 * (a.n + b.n), CELLS)
+        edges = np.arange(cells + 1) / cells
+        mean_a, mean_b = (quantile_cells(x.dense, x.weights, edges)[0] for x in (a, b))
+    if p == 1:
+        return cdist(mean_a, mean_b, "cityblock") / cells
+    return cdist(mean_a, mean_b, "minkowski", p=p) ** p / cells
 
 
 def rows_bound(problem: Problem) -> tuple[float, Plan]:

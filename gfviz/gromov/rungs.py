@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from gfviz.gromov import ascent, bounds, branch, costs, couplings, dual, enumeration, exchange, heads, projected, rows
-from gfviz.gromov.network import SPARSE_PRODUCTS
 from gfviz.gromov.problem import Problem, State
 from gfviz.gromov.result import Side
 from gfviz.gromov.transport import Plan
@@ -69,7 +68,7 @@ ASSIGNABLE = (_assignable, "needs p = 2, PSD matrices, n = m and uniform weights
 
 
 def _entries_known(problem: Problem) -> bool:
-    return all(side.is_dense or side.products <= SPARSE_PRODUCTS for side in (problem.a, problem.b))
+    return problem.a.listable and problem.b.listable
 
 
 def _entries(problem: Problem, state: State) -> Outcome:
@@ -106,23 +105,23 @@ def _conditional_gradient(problem: Problem, state: State) -> Outcome:
     return Outcome(plan=_best(problem, plans))
 
 
-def polish(problem: Problem, plan: Plan, deadline: float) -> Plan:
-    """Exchange from `plan` until none improves: swaps on permutations with p = 2, cycles elsewhere."""
+def polish(problem: Problem, plan: Plan, deadline: float, moves: float = np.inf) -> Plan:
+    """Exchange from `plan` until none improves: swaps on permutations with p = 2, cycles (up to `moves`) elsewhere."""
     match = plan.match() if problem.square and problem.p == 2 else None
     if match is None:
-        return exchange.exchange(problem, plan, deadline=deadline)
+        return exchange.exchange(problem, plan, deadline=deadline, moves=moves)
     better = couplings.swap_match(problem.a.dense, problem.b.dense, match, deadline)
     if problem.assignable:
         return Plan.permutation(better)
-    return exchange.exchange(problem, Plan.permutation(better), deadline=deadline)
+    return exchange.exchange(problem, Plan.permutation(better), deadline=deadline, moves=moves)
 
 
-def _exchange(problem: Problem, state: State) -> Outcome:
+def _exchange(problem: Problem, state: State, work: float) -> Outcome:
     assert state.plan is not None
     start = state.plan
     if len(start.rows) > 2 * (problem.a.n + problem.b.n):  # an interior coupling has no few cells to exchange between
         start = _best(problem, [couplings.sorted_coupling(problem), *state.starts])
-    return Outcome(plan=polish(problem, start, state.deadline))
+    return Outcome(plan=polish(problem, start, state.deadline, costs.moves(problem, work)))
 
 
 def _multistart(problem: Problem, state: State) -> Outcome:
@@ -226,7 +225,7 @@ _CATALOGUE = (
     Rung(
         "gilmore_lawler", "lower", _gilmore_lawler, lambda problem: costs.matrix(problem, 3, 1e-9), (ASSIGNABLE, DENSE)
     ),
-    Rung("rows", "lower", _rows, lambda problem: costs.matrix(problem, 3, 2e-9), (DENSE, SMALL)),
+    Rung("rows", "lower", _rows, costs.rows, (DENSE, SMALL)),
     Rung("entries", "lower", _entries, costs.entries, (DENSE,)),
     Rung(
         "sparse_entries",
@@ -273,7 +272,14 @@ _CATALOGUE = (
         (SQUARE_LOSS, DENSE, INDEFINITE),
         True,
     ),
-    Rung("exchange", "upper", _exchange, lambda problem: costs.matrix(problem, 3, 3e-8), (DENSE,), True),
+    Rung(
+        "exchange",
+        "upper",
+        lambda problem, state: _exchange(problem, state, 5e9),
+        lambda problem: costs.exchange(problem, 5e9),
+        (DENSE,),
+        True,
+    ),
     Rung(
         "ascent",
         "lower",
@@ -345,6 +351,17 @@ _CATALOGUE = (
         (SQUARE_LOSS, LARGE),
         True,
     ),
+    Rung(
+        "long_exchange",
+        "upper",
+        lambda problem, state: _exchange(problem, state, 5e10),
+        lambda problem: costs.exchange(problem, 5e10),
+        (
+            DENSE,
+            (lambda problem: problem.p == 2 and problem.a.n * problem.b.n > 1e6, "not needed: nothing was cut short"),
+        ),
+        True,
+    ),
     Rung("other_keys", "upper", _keys, lambda problem: costs.matrix(problem, 3, 1e-9)),
     Rung("pot", "upper", _pot, lambda problem: costs.matrix(problem, 3, 1e-8), (SQUARE_LOSS, DENSE)),
     Rung("multistart", "upper", _multistart, lambda problem: costs.matrix(problem, 3, 3e-7), (DENSE,), True),
@@ -361,7 +378,17 @@ RUNGS = {rung.name: rung for rung in _CATALOGUE}
 
 _FAST = ("sorted", "sorted_coupling", "centred", "gilmore_lawler", "rows")
 _STANDARD = (
-    *(*_FAST, "entries", "spectral", "heads", "conditional_gradient", "interior", "pot_indefinite", "exchange"),
+    *(
+        *_FAST,
+        "entries",
+        "sparse_entries",
+        "spectral",
+        "heads",
+        "conditional_gradient",
+        "interior",
+        "pot_indefinite",
+        "exchange",
+    ),
     *("enumeration", "projected", "ascent", "dual", "branch"),
 )
 LADDERS: dict[str, tuple[str, ...]] = {
@@ -369,9 +396,9 @@ LADDERS: dict[str, tuple[str, ...]] = {
     "standard": _STANDARD,
     "thorough": (
         *_STANDARD,
-        "sparse_entries",
         "more_heads",
         "other_keys",
+        "long_exchange",
         "pot",
         "multistart",
         "long_projected",

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
+_MANY = 1 << 16  # points
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -57,10 +59,33 @@ def monotone_plan(x: np.ndarray, p: np.ndarray, y: np.ndarray, q: np.ndarray, de
 
 
 def wasserstein_power(x: np.ndarray, p: np.ndarray, y: np.ndarray, q: np.ndarray, power: float) -> float:
-    """W_p^p of two weighted point sets on the line. O(n log n)."""
+    """W_p^p of two weighted point sets on the line. O(n log n).
+
+    For p = 2 and many points through their correlation, which cancels: exact to some ε of the second moments.
+    """
+    if power == 2 and len(x) + len(y) > _MANY:
+        return _square_by_correlation(x, p, y, q)
     plan = monotone_plan(x, p, y, q)
     gap = np.abs(x[plan.rows] - y[plan.cols])
     return float(plan.mass @ (gap * gap if power == 2 else gap**power))
+
+
+def _square_by_correlation(x: np.ndarray, p: np.ndarray, y: np.ndarray, q: np.ndarray) -> float:
+    """∫ (F⁻¹ − G⁻¹)²: the product is Σ x_i (H(u_i) − H(u_i₋₁)), H the integral of G⁻¹, linear between its steps."""
+    (x, left), (y, right) = _steps(x, p), _steps(y, q)
+    masses = np.diff(left, prepend=0.0), np.diff(right, prepend=0.0)
+    integral = np.concatenate([[0.0], np.cumsum(masses[1] * y, dtype=np.longdouble).astype(np.float64)])
+    reached = np.interp(left, np.concatenate([[0.0], right]), integral)
+    moments = float(masses[0] @ (x * x)) + float(masses[1] @ (y * y))
+    return max(0.0, moments - 2.0 * float(x @ np.diff(reached, prepend=0.0)))
+
+
+def _steps(x: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(values ascending, where the step of each ends in [0, 1])."""
+    order = np.argsort(x)
+    ends = np.cumsum(p[order], dtype=np.longdouble).astype(np.float64)
+    ends[-1] = 1.0
+    return x[order], ends
 
 
 def assignment(cost: np.ndarray) -> np.ndarray:

@@ -55,7 +55,7 @@ def test_leading_eigenvalues_bound_less_and_never_more(monkeypatch: pytest.Monke
 
 def test_a_large_graph_gets_an_interval_and_says_what_was_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(1)
-    n, positions, k = 3000, 40, 30
+    n, positions, k = 5000, 40, 30
     graphs = []
     for _ in range(2):
         cols = np.concatenate([rng.choice(n, k, replace=False) for _ in range(positions)])

@@ -34,9 +34,9 @@ def test_an_accumulated_matrix_is_not_taken_for_a_gram():
 def test_a_plan_with_other_marginals_is_no_upper_bound():
     problem = Problem(np.eye(3), np.ones((3, 3)), 2, None)
     cells = np.arange(3)
-    assert problem.feasible(Plan(cells, cells, np.full(3, 1 / 3)))
-    assert not problem.feasible(Plan(cells, cells, np.array([0.5, 0.25, 0.25])))
-    assert not problem.feasible(Plan(cells[:2], cells[:2], np.full(2, 1 / 3)))
+    assert problem.misplaced(Plan(cells, cells, np.full(3, 1 / 3))) < 1e-15
+    assert problem.misplaced(Plan(cells, cells, np.array([0.5, 0.25, 0.25]))) > 0.1
+    assert problem.misplaced(Plan(cells[:2], cells[:2], np.full(2, 1 / 3))) > 0.1
 
 
 def test_powers_that_underflow_prove_nothing():
