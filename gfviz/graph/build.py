@@ -28,7 +28,10 @@ def graph_from_signal(
 ) -> CoactivationGraph:
     """The body of `CoactivationGraph.from_signal`."""
     signal = signal.detach().to("cpu")
-    signal.require_finite("the logits" if not source else f"the logits of {source}")
+    what = "the logits" if not source else f"the logits of {source}"
+    signal.require_finite(what)
+    if normalize == "prob":
+        signal.require_resolved(what)
     mask = signal.mask.numpy()
     if not mask.any():
         raise GfvizError("the graph is empty: no position counted (is the text empty, or all masked?)")

@@ -114,12 +114,16 @@ class TopKLogits:
             raise GfvizError(f"normalize = {kind!r} needs logits; these are a server's log-probabilities: use 'prob'")
         values = self.values if self.values.dtype.itemsize >= 4 else self.values.float()
         if kind == "zscore":
+            largest = values.detach().abs().amax(-1, keepdim=True)
+            # By a power of two, which is exact: squares of 1e30 would overflow, those of 1e-30 vanish.
+            power = torch.frexp(largest).exponent.clamp(-100, 100)
+            values, largest = torch.ldexp(values, -power), torch.ldexp(largest, -power)
             centred = values - values.mean(-1, keepdim=True)
             variance = centred.square().mean(-1, keepdim=True)
-            # Equal logits leave a rounding residue that must not be blown up to a deviation of one.
-            floor = (values.abs().amax(-1, keepdim=True) * torch.finfo(values.dtype).eps * 4).square()
-            spread = torch.where(variance > floor, variance, torch.ones_like(variance)).sqrt()
-            values = torch.where(variance > floor, centred / spread, torch.zeros_like(centred))
+            # Equal logits leave a rounding residue that must not be blown up to a deviation of one. NaN stays NaN.
+            equal = variance <= (largest * torch.finfo(values.dtype).eps * 4).square()
+            spread = torch.where(equal, torch.ones_like(variance), variance).sqrt()
+            values = torch.where(equal, torch.zeros_like(centred), centred / spread)
         return torch.where(self.mask.unsqueeze(-1), values, values.new_zeros(()))
 
     def top(self, k: int) -> TopKLogits:
@@ -155,6 +159,18 @@ class TopKLogits:
             raise GfvizError(f"{what} hold NaN or +inf at a counted position: check the model's dtype and inputs")
         if not bool(torch.isfinite(self.logsumexp[self.mask]).all()):
             raise GfvizError(f"{what} are -inf over the whole vocabulary at a counted position: check the model")
+
+    def require_resolved(self, what: str = "the logits") -> None:
+        """Raise `GfvizError` where the logsumexp is so large that rounding it moves probabilities by over a thousandth.
+
+        In float32 that is beyond ±8 388: of eight equal logits of 1e30 each would get the probability 1.
+        """
+        total = self.logsumexp[self.mask]
+        if total.numel() and bool((total.abs() * torch.finfo(total.dtype).eps > 1e-3).any()):
+            raise GfvizError(
+                f"{what} are too large for their precision ({float(total.abs().max()):.3g}): probabilities would be "
+                "wrong by more than a thousandth: subtract each position's largest logit first, or pass float64"
+            )
 
 
 def _checked_k(k: int | None, vocabulary: int) -> int:
