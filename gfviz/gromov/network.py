@@ -186,6 +186,11 @@ class MeasureNetwork:
             psd=self._psd,
         )
 
+    def divided(self, unit: float) -> MeasureNetwork:
+        """The same dense network in whole multiples of `unit`; only where they are (`common_unit`)."""
+        whole = np.rint(self.dense / unit)
+        return MeasureNetwork(size=self.size, support=self.support, weights=self.weights, matrix=whole, psd=self._psd)
+
     @property
     def is_dense(self) -> bool:
         return self.matrix is not None

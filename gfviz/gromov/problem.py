@@ -22,6 +22,9 @@ _BLOCK = 1 << 21  # entries handled at once in the pairwise objective: 16 MB
 class Problem:
     """Two networks scaled by one power of two to a largest entry in [1/4, 1), so that no bound depends on the scale.
 
+    Pairs whose entries are whole multiples of one number (0/1 graphs, counts, at any scale) are divided by it first:
+    their ties then are exact, and do not fall another way at every scale.
+
     Everything inside works on GW_p^p of the scaled pair; `value` turns such a number into GW_p of the original pair.
     """
 
@@ -36,6 +39,9 @@ class Problem:
             except (TypeError, ValueError) as error:
                 raise GfvizError("weights must be a pair (p, q), one vector a graph") from error
         raw_a, raw_b = MeasureNetwork.of(a, first, "first"), MeasureNetwork.of(b, second, "second")
+        self.unit = common_unit(raw_a, raw_b)
+        if self.unit != 1.0:
+            raw_a, raw_b = raw_a.divided(self.unit), raw_b.divided(self.unit)
         top = max(raw_a.magnitude, raw_b.magnitude)
         exponent = math.frexp(top)[1] if top > 0 else 0
         self.exponent = exponent + (exponent % 2)
@@ -75,11 +81,11 @@ class Problem:
         """GW_p in the units of the input from a value of GW_p^p of the scaled pair."""
         if power <= 0:
             return 0.0
-        return math.ldexp(math.sqrt(power) if self.p == 2 else power ** (1.0 / self.p), self.exponent)
+        return math.ldexp(math.sqrt(power) if self.p == 2 else power ** (1.0 / self.p), self.exponent) * self.unit
 
     def power(self, value: float) -> float:
         """Inverse of `value`."""
-        return math.ldexp(value, -self.exponent) ** self.p
+        return math.ldexp(value / self.unit, -self.exponent) ** self.p
 
     def outward_lower(self, power: float) -> float:
         return max(0.0, power - self.margin)
@@ -173,6 +179,25 @@ class Problem:
         cell = min(largest, 2.0 * sum(side.largest_row for side in (self.a, self.b))) if self.p == 2 else largest
         moved = 2.0 * misplaced
         return moved * (2.0 * cell + moved * largest)
+
+
+def common_unit(a: MeasureNetwork, b: MeasureNetwork) -> float:
+    """The number of which all entries of both matrices are multiples by whole numbers up to 2048, exactly; 1 if none.
+
+    >>> third = MeasureNetwork.of([[0.0, 0.1], [0.1, 0.0]])
+    >>> common_unit(third, third), common_unit(third, MeasureNetwork.of([[1.0, 0.25], [0.25, 1.0]]))
+    (0.1, 1.0)
+    """
+    if a.matrix is None or b.matrix is None:
+        return 1.0
+    smallest = min((float(np.abs(x[x != 0]).min()) for x in (a.matrix, b.matrix) if x.any()), default=1.0)
+    for matrix in (a.matrix, b.matrix):
+        if float(np.abs(matrix).max()) > 2048.5 * smallest:
+            return 1.0
+        # 11 bits times 53 bits are exact in the 64 bits of long double; where it has no more than 53, few products are
+        if not (np.rint(matrix / smallest).astype(np.longdouble) * np.longdouble(smallest) == matrix).all():
+            return 1.0
+    return smallest
 
 
 def _through(matrix: Any, w: sp.csr_array) -> float:

@@ -62,7 +62,7 @@ def _shares(a: Source, b: Source, coupling: Any, p: float, weights: Any) -> tupl
         raise GfvizError(f"this is no coupling of the two graphs' weights (marginals off by {off:.3g})")
     pi = pi[problem.a.support][:, problem.b.support].tocoo()
     plan = Plan(pi.row, pi.col, pi.data)
-    scale = 2.0**problem.exponent
+    scale = problem.unit * 2.0**problem.exponent
     cell = plan.mass * cell_costs(problem, plan) * scale**problem.p
     own, other = np.zeros(n), np.zeros(m)
     np.add.at(own, problem.a.support[plan.rows], cell)

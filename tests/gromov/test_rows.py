@@ -103,3 +103,16 @@ def _zipf_graph(rng: np.random.Generator, positions: int, mass: bool) -> fam.Fac
     z = sp.csr_array((values, cols, np.arange(0, positions * k + 1, k)), shape=(positions, n))
     w = np.asarray(np.sqrt((z * z).sum(axis=0))).ravel() + 1e-6 if mass else np.ones(n)
     return fam.FactorGraph(z, w / w.sum(), positions)
+
+
+@pytest.mark.parametrize("scale", [1e-8, 0.1, 3.0, 1e8])
+def test_graphs_of_whole_numbers_are_the_same_at_every_scale(scale: float) -> None:
+    """Ties of 0/1 graphs fall the same way whatever number stands for 1."""
+    rng = np.random.default_rng(1)
+    sides = [np.triu(rng.integers(0, 2, (24, 24)), 1).astype(float) for _ in range(2)]
+    sides = [x + x.T for x in sides]
+    plain = gw.gromov_wasserstein(*sides)
+    scaled = gw.gromov_wasserstein(*(scale * x for x in sides))
+    assert scaled.lower / scale == pytest.approx(plain.lower, rel=1e-14)
+    assert scaled.upper / scale == pytest.approx(plain.upper, rel=1e-14)
+    assert gw.objective(*(scale * x for x in sides), plain.coupling) == pytest.approx((scale * plain.upper) ** 2)
