@@ -68,9 +68,14 @@ def exchange(problem: Problem, work: float) -> tuple[float, float]:
     return 2e-4 + 4e-10 * n * m * made + 2e-8 * (n + m) ** 2, 40 * n * m
 
 
+def head_rows(problem: Problem) -> tuple[float, float]:
+    n, m = size(problem)
+    return 0.5 + 1.5e-4 * (n + m), 64 * 40 * (n + m) + 1e8
+
+
 def dual(problem: Problem, sweeps: int) -> tuple[float, float]:
     n = problem.a.n
-    return 1e-4 + sweeps * (8e-9 * n**4 + 3e-7 * n**3), 8.0 * n**4
+    return 1e-4 + sweeps * (8e-9 * n**4 + 3e-7 * n**3), 16.0 * n**4
 
 
 def sweeps(problem: Problem) -> int:

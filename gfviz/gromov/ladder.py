@@ -12,10 +12,11 @@ import numpy as np
 import scipy.sparse as sp
 
 from gfviz.errors import GfvizError
+from gfviz.gromov.actions import Outcome
 from gfviz.gromov.network import Source
 from gfviz.gromov.problem import Problem, State
 from gfviz.gromov.result import GromovResult, RungRecord, Side
-from gfviz.gromov.rungs import LADDERS, RUNGS, Outcome, Rung
+from gfviz.gromov.rungs import LADDERS, RUNGS, Rung
 from gfviz.gromov.transport import Plan
 
 BUDGETS = tuple(LADDERS)

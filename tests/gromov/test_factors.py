@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import gfviz.gromov as gw
 from gfviz.errors import GfvizError
-from gfviz.gromov import bounds, couplings, heads, network, summaries
+from gfviz.gromov import bounds, couplings, heads, network, rows, summaries
 from gfviz.gromov.problem import Problem
 from tests.gromov import families as fam
 
@@ -108,3 +110,15 @@ def test_a_vocabulary_of_unequal_sizes_is_coupled_and_certified() -> None:
     assert 0 < result.lower <= result.upper < np.inf
     assert np.abs(result.coupling.sum(axis=1) * 14_561 - 1).max() < 1e-10
     assert np.abs(result.coupling.sum(axis=0) * 14_828 - 1).max() < 1e-10
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10**6), size=st.integers(1, 40), mass=st.booleans())
+def test_rows_of_heads_stay_below_rows_and_reach_them_where_all_are_heads(seed: int, size: int, mass: bool) -> None:
+    rng = np.random.default_rng(seed)
+    problem = Problem(fam.factor_graph(17, rng, mass=mass), fam.factor_graph(23, rng, mass=mass))
+    exact = rows.rows_bound(problem)[0]
+    found = heads.head_rows_bound(problem, size)
+    assert 0 <= found <= exact * (1 + 1e-9) + 1e-15
+    # 17 heads on both sides leave six nodes of one to their norms; cells blur a little
+    assert heads.head_rows_bound(problem, 17) >= 0.6 * exact
