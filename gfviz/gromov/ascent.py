@@ -16,6 +16,7 @@ import numpy as np
 
 from gfviz.gromov import native
 from gfviz.gromov.dual import solve
+from gfviz.gromov.network import EPS
 from gfviz.gromov.rows import off_diagonal
 from gfviz.gromov.transport import Plan
 
@@ -63,7 +64,10 @@ class SkewDual:
         return cls(c, d, np.zeros_like(c), np.zeros(len(c)), held)
 
     def evaluate(self, skew: np.ndarray, shift: np.ndarray) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
-        """(bound on Σ (C_ik − D_jl)², half its supergradient by skew and by shift, the matching)."""
+        """(bound on Σ (C_ik − D_jl)², half its supergradient by skew and by shift, the matching).
+
+        Rounded down by what sums of products of these sizes may have lost: multipliers may be larger than the matrices.
+        """
         c, d, held = self.c, self.d, self.held
         n = len(c)
         x, y = c + skew, d - shift[:, None] - shift[None, :]
@@ -79,6 +83,10 @@ class SkewDual:
             corr += np.multiply.outer(dc, np.diagonal(d) - 2 * shift)
         u, v, match = solve(-corr)
         value = float(np.vdot(c, c) + np.vdot(d, d) + 2 * (u.sum() + v.sum()))
+        sizes = np.linalg.norm(x) * np.linalg.norm(y) + np.linalg.norm(shift) * (
+            2 * np.linalg.norm(r) + np.linalg.norm(dc)
+        )
+        value -= 2 * (n + 16) * EPS * float(sizes)
         back = np.empty(n, dtype=np.int64)
         back[match] = np.arange(n)
         partner = np.empty(x.shape)

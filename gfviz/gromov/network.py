@@ -212,8 +212,19 @@ class MeasureNetwork:
         matrix too large for its eigenvalues counts as indefinite, which costs bounds and proves nothing false."""
         if self._psd is not None:
             return self._psd
+        return self.psd_shortfall is not None
+
+    @cached_property
+    def psd_shortfall(self) -> float | None:
+        """What would have to be added to the diagonal so that C is positive semidefinite beyond the rounding of its
+        eigenvalues: 0 where factors prove it, None where it is more than rounding."""
+        if self._psd is not None:
+            return 0.0 if self._psd else None
         eigenvalues = np.linalg.eigvalsh(self.dense)
-        return bool(eigenvalues[0] >= -8 * self.n * EPS * np.abs(eigenvalues).max())
+        size = float(np.abs(eigenvalues).max())
+        if eigenvalues[0] < -8 * self.n * EPS * size:
+            return None
+        return max(0.0, 8 * float(np.sqrt(self.n)) * EPS * size - float(eigenvalues[0]))
 
     @cached_property
     def diagonal(self) -> np.ndarray:

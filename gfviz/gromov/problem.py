@@ -87,8 +87,20 @@ class Problem:
         """Inverse of `value`."""
         return math.ldexp(value / self.unit, -self.exponent) ** self.p
 
+    @cached_property
+    def shift(self) -> float:
+        """What the root of a bound over permutations loses because arrays are positive semidefinite to rounding only.
+
+        δ on both diagonals makes them so; it changes no permutation's objective, and GW_2 by at most 2δ·‖I‖ = 2δ/√n.
+        """
+        if not self.assignable:
+            return 0.0
+        return 2.0 * max(side.psd_shortfall or 0.0 for side in (self.a, self.b)) / math.sqrt(self.a.n)
+
     def outward_lower(self, power: float) -> float:
-        return max(0.0, power - self.margin)
+        """A lower bound on GW_p^p less what rounding may have done to it."""
+        kept = max(0.0, power - self.margin)
+        return max(0.0, math.sqrt(kept) - self.shift) ** 2 if self.shift else kept
 
     # -- the objective -------------------------------------------------------------------------------------------
 

@@ -84,3 +84,20 @@ def test_a_small_graph_against_one_too_large_to_multiply_out(swap, monkeypatch):
     sparse_result = gromov_wasserstein(*pair, budget="standard")
     assert sparse_result.lower <= dense.upper * (1 + 1e-9)
     assert sparse_result.upper >= dense.lower * (1 - 1e-9)
+
+
+def test_what_rounding_leaves_of_semidefiniteness_is_paid_for():
+    """A Gram matrix of fewer factors than nodes has eigenvalues of either sign around zero."""
+    z = np.random.default_rng(0).standard_normal((3, 40))
+    low, full, indefinite = z.T @ z, z.T @ z + np.eye(40), z.T @ z - np.eye(40)
+    shortfalls = [MeasureNetwork.of((x + x.T) / 2).psd_shortfall for x in (low, full, indefinite)]
+    assert 0 < shortfalls[0] < 1e-12 * np.linalg.norm(low, 2)
+    assert shortfalls[1] == 0
+    assert shortfalls[2] is None
+    other = np.random.default_rng(1).standard_normal((3, 40))
+    problem = Problem(low, other.T @ other, 2, None)
+    assert problem.assignable
+    assert problem.shift == pytest.approx(2 * max(x.psd_shortfall for x in (problem.a, problem.b)) / np.sqrt(40))
+    assert problem.outward_lower(1e-3) == pytest.approx(
+        (np.sqrt(1e-3 - problem.margin) - problem.shift) ** 2, rel=1e-12
+    )
