@@ -17,7 +17,7 @@ from gfviz.gromov.network import Source
 from gfviz.gromov.problem import Problem, State
 from gfviz.gromov.result import GromovResult, RungRecord, Side
 from gfviz.gromov.rungs import LADDERS, RUNGS, Rung
-from gfviz.gromov.transport import Plan
+from gfviz.gromov.transport import Plan, load_solver
 
 BUDGETS = tuple(LADDERS)
 """Names of the fixed budgets, cheapest first."""
@@ -70,9 +70,11 @@ def gromov_wasserstein(
     >>> round(result.lower, 6) <= round(2 ** 0.5, 6) <= round(result.upper, 6)
     True
     """
-    started = time.perf_counter()
     limit = _seconds(budget)
+    started = time.perf_counter()
     problem = Problem(a, b, p, weights)
+    if not problem.assignable:
+        started += load_solver()
     ceiling = CEILINGS[budget] if isinstance(budget, str) else math.inf
     climb = _Climb(problem, on_rung, started + limit, ceiling)
     note = ""
