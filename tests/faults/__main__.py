@@ -22,6 +22,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=0, help="processes to kill with SIGKILL")
     parser.add_argument("--inputs", type=int, default=0, help="hostile inputs to give to the parsers")
     parser.add_argument("--only", help="kinds of process to kill, with commas between (all if left out)")
+    parser.add_argument("--parsers", help="parsers to try, with commas between (all if left out)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and of the inputs")
     parser.add_argument("--json", action="store_true", help="print JSON alone")
     parser.add_argument("--out", type=Path, help="also write the JSON to this file")
@@ -49,7 +50,7 @@ def main() -> int:
     if asked.inputs:
         from tests.faults.fuzzing import storm
 
-        tried = storm(asked.inputs, asked.seed, say)
+        tried = storm(asked.inputs, asked.seed, say, asked.parsers.split(",") if asked.parsers else None)
         findings += tried.findings
         report |= {
             "inputs": tried.inputs, "inputs_by_parser": tried.by_parser, "crashes": tried.crashes,

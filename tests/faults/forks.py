@@ -28,7 +28,7 @@ class Ended(NamedTuple):
         return self.code == -signal.SIGKILL
 
 
-def run_child(body: Body, log: Path, kill_after: float | None = None, limit: float = 120.0) -> Ended:
+def run_child(body: Body, log: Path, kill_after: float | None = None, limit: float = 400.0) -> Ended:
     """Fork, run `body(tell)` in a session of its own, and kill its group `kill_after` seconds after it has begun.
 
     `tell(value)` sends a JSON value to this process by one write to a pipe: what was told was told before the death.
@@ -88,7 +88,7 @@ def run_command(command: Sequence[str], log: Path, kill_after: float | None, env
             env=environment,
         )  # fmt: skip
     try:
-        return process.wait(kill_after if kill_after is not None else 180)
+        return process.wait(kill_after if kill_after is not None else 400)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         return process.wait()

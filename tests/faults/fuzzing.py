@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,8 +33,10 @@ class Storm:
     findings: list[str] = field(default_factory=list)
 
 
-def storm(inputs: int, seed: int, say: Callable[[str], None] = lambda _text: None) -> Storm:
-    """Give about `inputs` hostile inputs to all parsers, each its share.
+def storm(
+    inputs: int, seed: int, say: Callable[[str], None] = lambda _text: None, only: Sequence[str] | None = None
+) -> Storm:
+    """Give about `inputs` hostile inputs to all parsers (or `only` those named), each its share.
 
     Another interpreter imports the library once (counting coverage in it) and forks a child for each parser.
     """
@@ -42,7 +44,16 @@ def storm(inputs: int, seed: int, say: Callable[[str], None] = lambda _text: Non
     found = Storm("atheris (coverage-guided) with structured mutations" if guided else "structured mutations alone")
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(prefix="gfviz-fuzz-", dir=memory if memory.is_dir() else None) as home:
-        command = [sys.executable, "-m", "tests.faults.fuzzing", str(inputs), str(seed), home, str(int(guided))]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.faults.fuzzing",
+            str(inputs),
+            str(seed),
+            home,
+            str(int(guided)),
+            *(only or []),
+        ]
         with subprocess.Popen(
             command, cwd=ROOT, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
         ) as process:
@@ -133,7 +144,7 @@ def _plain(counter: Counter, count: int, seed: int) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """`python -m tests.faults.fuzzing INPUTS SEED HOME GUIDED`: a line of JSON for each parser."""
+    """`python -m tests.faults.fuzzing INPUTS SEED HOME GUIDED [PARSER]...`: a line of JSON for each parser."""
     inputs, seed, home, guided = int(arguments[0]), int(arguments[1]), Path(arguments[2]), arguments[3] == "1"
     if guided:
         import atheris
@@ -143,8 +154,9 @@ def main(arguments: list[str]) -> int:
             from tests.faults.parsers import PARSERS
     else:
         from tests.faults.parsers import PARSERS
-    whole = sum(parser.share for parser in PARSERS.values())
-    for number, (name, parser) in enumerate(PARSERS.items()):
+    chosen = {name: parser for name, parser in PARSERS.items() if not arguments[4:] or name in arguments[4:]}
+    whole = sum(parser.share for parser in chosen.values())
+    for number, (name, parser) in enumerate(chosen.items()):
         count = max(1, round(inputs * parser.share / whole))
         folder = home / str(number)
         code = _in_child(

@@ -17,7 +17,8 @@ from safetensors.numpy import save as save_tensors
 
 from gfviz.capture import load_tokenizer, read_texts
 from gfviz.errors import GfvizError
-from gfviz.fusion.cache import CachedTeacher, CacheMeta, read_meta, shard_path
+from gfviz.fusion.cache import CacheMeta, read_meta, shard_path
+from gfviz.fusion.cached import CachedTeacher
 from gfviz.fusion.config import load_config, parse_config
 from gfviz.fusion.data import read_examples
 from gfviz.fusion.saving import _licence

@@ -26,7 +26,7 @@ def serve(root: Path, port: int) -> None:
     bootstrap.run(script, False, ["--runs", str(root)], flags)
 
 
-def healthy(port: int, patience: float = 60.0) -> bool:
+def healthy(port: int, patience: float = 200.0) -> bool:
     """Whether the server answers within `patience` seconds."""
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
@@ -48,7 +48,7 @@ class Tab:
 
         self.shown = ""
 
-    def open(self, page: str = "", query: str = "", patience: float = 60.0) -> list[str]:
+    def open(self, page: str = "", query: str = "", patience: float = 200.0) -> list[str]:
         """Exceptions that the page showed (its text is in `shown`); `TimeoutError` where it does not come to an end."""
         message = BackMsg()
         message.rerun_script.query_string = query
