@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gfviz.errors import GfvizError
-from gfviz.files import atomic_write_bytes
+from gfviz.files import atomic_path
 from gfviz.runs import RunDirectory, StepGraph, list_runs
 
 _SAFE_NAME = re.compile(r"[^A-Za-z0-9._-]+")
@@ -59,26 +59,29 @@ def find_run(run_id: str | None) -> RunDirectory | None:
 
 def find_graphs() -> list[GraphFile]:
     """Saved graphs, newest group first: loose files, then each run's (without the steps of a training)."""
-    found = []
+    found: list[GraphFile] = []
     root = graphs_root()
     if root.is_dir():
         for path in sorted(root.rglob("*.safetensors"))[:MAX_FILES]:
             if path.is_file() and not any(part.startswith(".") for part in path.relative_to(root).parts):
-                found.append(_described(path, path.relative_to(root).with_suffix("").as_posix(), root.name))
+                found += _described(path, path.relative_to(root).with_suffix("").as_posix(), root.name)
     for run in find_runs():
         for graph in run.graphs():
             if graph.step is None:
-                found.append(_described(graph.path, f"{run.id}/{graph.path.stem}", run.id))
+                found += _described(graph.path, f"{run.id}/{graph.path.stem}", run.id)
         steps = [graph for graph in run.graphs() if graph.step is not None]
         for who in sorted({graph.who for graph in steps}):
             last = max((graph for graph in steps if graph.who == who), key=lambda graph: graph.step or 0)
-            found.append(_described(last.path, f"{run.id}/{last.path.stem}", run.id))
+            found += _described(last.path, f"{run.id}/{last.path.stem}", run.id)
     return found
 
 
-def _described(path: Path, name: str, group: str) -> GraphFile:
-    facts = path.stat()
-    return GraphFile(name, group, path, facts.st_mtime, facts.st_size)
+def _described(path: Path, name: str, group: str) -> list[GraphFile]:
+    try:
+        facts = path.stat()
+    except FileNotFoundError:
+        return []  # its run was removed while the list was made
+    return [GraphFile(name, group, path, facts.st_mtime, facts.st_size)]
 
 
 def step_graphs(run: RunDirectory) -> dict[int, dict[str, StepGraph]]:
@@ -116,13 +119,11 @@ def import_graph(name: str, content: bytes) -> Path:
     while target.exists():
         target = graphs_root() / f"{stem}-{number}.safetensors"
         number += 1
-    scratch = target.with_name(f".checking-{target.name}")
-    atomic_write_bytes(scratch, content)
-    try:
-        load_graph(scratch)
-        os.replace(scratch, target)
-    except OSError as error:
-        raise GfvizError(f"cannot write {target}: {error.strerror or error}") from error
-    finally:
-        scratch.unlink(missing_ok=True)
+    # Checked before it has its name: the app may be killed at any moment, and nobody looks at it again.
+    with atomic_path(target) as scratch:
+        scratch.write_bytes(content)
+        try:
+            load_graph(scratch)
+        except GfvizError as error:
+            raise GfvizError(str(error).replace(str(scratch), target.name)) from error
     return target
