@@ -38,7 +38,9 @@ def section(model: type[BaseModel], path: str, start: Mapping[str, Any], fields:
 @cache
 def _checker(model: type[BaseModel], name: str) -> TypeAdapter:
     field = model.model_fields[name]
-    return TypeAdapter(Annotated[field.annotation, field])  # type: ignore[valid-type, arg-type]
+    # The field itself would bring its alias along, which means something in a model alone.
+    annotation: Any = field.annotation
+    return TypeAdapter(Annotated[annotation, *field.metadata] if field.metadata else annotation)
 
 
 def fault(model: type[BaseModel], name: str, value: Any) -> str | None:

@@ -67,7 +67,7 @@ def rate(run: RunDirectory, status: RunStatus) -> float | None:
     """Seconds between two looks at a run: one that ended early may be resumed from a terminal at any time."""
     if status.alive or runactions.resuming(run):
         return 1.0
-    return None if status.state == "finished" else 3.0
+    return None if status.state == "finished" else 5.0
 
 
 def draw() -> None:

@@ -159,6 +159,40 @@ def estimate(config: FusionConfig) -> None:
     )
 
 
+def detailed(config: FusionConfig, text: str) -> None:
+    """The plan of `gfviz fuse --plan`: on a click, for it loads transformers and may run some real steps."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        wanted = st.button("Plan in detail", icon=":material/memory:", key="plan")
+        measure = st.toggle("time some steps too", key="plan_measure", help="Loads the models and trains a few steps")
+    kept = st.session_state.get("planned")
+    if wanted:
+        from gfviz.fusion.plan import plan
+
+        with st.spinner("Sizing the models …"):
+            kept = (text, plan(config, measure=measure))
+        st.session_state["planned"] = kept
+    if kept is None or kept[0] != text:
+        st.caption("Memory by part and measured speed: the same as `gfviz fuse fusion.yaml --plan`.")
+        return
+    found = kept[1]
+    rows = {name: held / 1e6 for name, held in found.memory.items() if held}
+    table = {"part": [*rows, "most at one time"], "MB": [*rows.values(), found.peak_bytes / 1e6]}
+    st.dataframe(
+        table,
+        hide_index=True,
+        height="content",
+        key="plan_table",
+        column_config={"MB": st.column_config.NumberColumn(format="%.1f", width="small")},
+    )
+    if found.seconds_per_step is not None:
+        whole = None if found.steps is None else found.seconds_per_step * found.steps
+        st.caption(
+            f"{duration(found.seconds_per_step)} a step, {duration(whole)} in all, on {parts.plain(found.device)}."
+        )
+    for note in found.notes:
+        st.caption(parts.plain(note))
+
+
 def seconds_per_step(config: FusionConfig) -> float | None:
     """Pace of the newest finished run with the same pivot, batch size and number of teachers."""
     for run in places.find_runs():
@@ -209,6 +243,7 @@ def draw() -> None:
             )
         if config is not None:
             estimate(config)
+            detailed(config, text)
     if config is not None and started:
         launch(config)
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from gfviz.bench.measure import Row
 
 Size = Literal["full", "tiny"]
-SUITES = ("start", "gw", "losses", "capture", "train", "store", "app")
+SUITES = ("start", "gw", "losses", "capture", "train", "store", "curves", "app")
 
 
 def run_bench(
@@ -24,7 +24,8 @@ def run_bench(
     `size="tiny"` runs the same code on inputs of a few kilobytes: its times mean nothing, and no target is tested.
     `watch` (minutes) lets `app` watch a live run for so long, and measures what that does to its memory instead.
     Peers are measured where they are installed (`gfviz[peers]`). Raises `GfvizError` for an unknown name or a device
-    that is not there. Cost at full size: `losses` some minutes and 5 GB where TRL is installed, the rest a minute each.
+    that is not there. Cost at full size: `losses` and `curves` some
+    minutes (5 GB where TRL is installed), the rest a minute each.
     """
     import torch
 

@@ -42,14 +42,14 @@ def graph_of(n: int, seed: int, positions: int = 64) -> CoactivationGraph:
 
 
 # The closed form is over before a clock's tick is: this many calls are timed together.
-_REPEATS = 20
+REPEATS = 20
 
 
 def repeated(work: Callable[[], object]) -> Callable[[], object]:
-    """`_REPEATS` calls as one."""
+    """`REPEATS` calls as one."""
 
     def many() -> None:
-        for _ in range(_REPEATS):
+        for _ in range(REPEATS):
             work()
 
     return many
@@ -69,7 +69,7 @@ def _sizes(n: int, rounds: int, bandwidth: float, last: bool) -> list[Row]:
         work["OTT"] = other
     seconds = times(work, _CPU, rounds)
     for name in ("graphs", "arrays"):
-        seconds[name] = [value / _REPEATS for value in seconds[name]]
+        seconds[name] = [value / REPEATS for value in seconds[name]]
     # Bytes that must be read: of the graphs' factors (64 positions), of the matrices.
     bytes_read = {"graphs": 2 * 64 * n * 8, "arrays": 2 * a.nbytes, "fast": 2 * a.nbytes}
     what = {

@@ -1,11 +1,11 @@
-"""The one pass over the logits and the losses on top of it, beside torch's separate calls and TRL's ULDLoss."""
+"""The one pass over the logits and the losses on it, beside torch's separate calls, TRL's ULDLoss and Liger's JSD."""
 
 from __future__ import annotations
 
 import gc
 import os
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 
 import torch
@@ -36,6 +36,7 @@ def run(device: torch.device, size: str) -> list[Row]:
     for dtype in (torch.float32, torch.bfloat16):
         rows += _kernel(positions, vocabulary, dtype, device, rounds, bandwidth)
     rows += _head(positions, vocabulary, 64 if size == "tiny" else 1024, device, min(rounds, 3))
+    rows += _from_hidden(*min(sweep[-2:]), 16 if size == "tiny" else 640, device, min(rounds, 3))
     dtype = torch.bfloat16 if gpu else torch.float32
     for shape in sweep:
         rows += _losses(*shape, dtype, device, min(rounds, 3), bandwidth, shape == max(sweep))
@@ -126,6 +127,52 @@ def _head(positions: int, vocabulary: int, width: int, device: torch.device, rou
     ]
 
 
+def _from_hidden(positions: int, vocabulary: int, width: int, device: torch.device, rounds: int) -> list[Row]:
+    """Distillation from what enters the heads, with gradients of hidden states and weights: time and peak memory."""
+    hidden = [torch.randn(positions, width, device=device) for _ in range(2)]
+    weights = [torch.randn(vocabulary, width, device=device) / width**0.5 for _ in range(2)]
+    inputs = [hidden[0].requires_grad_(), weights[0].requires_grad_()]
+    k = min(K, vocabulary)
+
+    def signal(rows: Tensor, weight: Tensor) -> TopKLogits:
+        found = head_topk_logsumexp(rows, weight, k)
+        mask = torch.ones(1, positions, dtype=torch.bool, device=device)
+        values, ids, total = (each.unsqueeze(0) for each in (found.values, found.ids, found.logsumexp))
+        return TopKLogits(values, ids, total, mask, vocabulary)
+
+    def ours() -> None:
+        with torch.no_grad():
+            known = signal(hidden[1], weights[1])
+        torch.autograd.grad(distilled(signal(hidden[0], weights[0]), [known]), inputs)
+
+    work: dict[str, Callable[[], object]] = {"ours": ours}
+    # The products alone: two forward, and the gradients of hidden states and weights.
+    work["product"] = lambda: [hidden[0].detach() @ weights[0].detach().T for _ in range(4)]
+    peer = liger_step(hidden, weights)
+    if peer is not None:
+        work["peer"] = peer
+    seconds = times(work, device, rounds)
+    peaks = {name: peak_bytes(work[name], device) for name in ("ours", "peer") if name in work}
+    middle = {name: 1000 * statistics.median(values) for name, values in seconds.items()}
+    shape = f"T = {positions}, V = {vocabulary}, H = {width}, {device.type}"
+    return [
+        make_row(
+            f"losses · ULD + GLD (entries) from hidden states, forward and backward, {shape} "
+            "(floor: its four products; peer: Liger's chunked JSD; ratio: peer / ours)",
+            middle["ours"],
+            "ms",
+            floor=middle["product"],
+            peer=middle.get("peer"),
+            ratio=ratio(seconds["peer"], seconds["ours"]) if "peer" in seconds else None,
+        ),
+        _memory_row(
+            f"losses · the same from hidden states, peak memory beyond inputs, {shape} (ratio: peer / ours)",
+            peaks["ours"],
+            peaks.get("peer"),
+        ),
+    ]
+
+
 def _losses(
     positions: int,
     vocabulary: int,
@@ -137,11 +184,11 @@ def _losses(
 ) -> list[Row]:
     student = torch.randn(1, positions, vocabulary, device=device).mul_(3).to(dtype).requires_grad_()
     teacher = torch.randn(1, positions, vocabulary, device=device).mul_(3).to(dtype)
-    ours = _ours(student, teacher)
-    theirs = _trl(student, teacher)
+    ours = distil_step(student, [teacher])
+    theirs = trl_step(student, teacher)
     seconds = times({"ours": ours}, device, rounds)["ours"]
     memory = peak_bytes(ours, device)
-    slow, peer_memory = (None, None) if theirs is None else _once(theirs, device)
+    slow, peer_memory = (None, None) if theirs is None else once(theirs, device)
     gradient = nbytes(student)
     del ours, theirs
     gc.collect()
@@ -170,7 +217,7 @@ def _losses(
     ]
 
 
-def _once(run: Callable[[], object], device: torch.device) -> tuple[float, float | None]:
+def once(run: Callable[[], object], device: torch.device) -> tuple[float, float | None]:
     """Seconds and peak memory of one call: the peer's sorts take so long that warming up would change nothing."""
     seconds, clock = 0.0, clock_for(device)
 
@@ -195,29 +242,35 @@ def _memory_row(name: str, ours: float | None, theirs: float | None, target: str
     return make_row(name, mb[0], "MB", peer=mb[1], ratio=of, target=target)
 
 
-def _ours(student: Tensor, teacher: Tensor) -> Callable[[], object]:
-    """ULD + GLD on `entries` between two models' logits [1, T, V], position by position."""
-    count, k = student.shape[1], min(K, student.shape[2])
-    at = torch.arange(count, device=student.device).unsqueeze(0)
-    aligned = torch.ones_like(at, dtype=torch.bool)
-    losses = (UniversalLogitDistillation(), DenseGLD(entries_bound))
+def distilled(student: TopKLogits, teachers: Sequence[TopKLogits]) -> Tensor:
+    """ULD + GLD on `entries` between a student's signal [1, T, k] and each teacher's, position by position, summed."""
+    count = student.values.shape[1]
+    at = torch.arange(count, device=student.values.device).unsqueeze(0)
+    aligned, chunks = torch.ones_like(at, dtype=torch.bool), at.new_tensor([count])
 
-    def side(logits: Tensor) -> AnswerSignal:
-        signal = TopKLogits.from_logits(logits, k)
+    def answer(signal: TopKLogits) -> AnswerSignal:
         return AnswerSignal(signal, torch.zeros_like(signal.logsumexp))
+
+    ours, found = answer(student), []
+    for teacher in teachers:
+        pair = SignalPair(ours, answer(teacher), at, at, aligned, at, at, chunks, lambda ids: ids)
+        found += [loss(pair) for loss in (UniversalLogitDistillation(), DenseGLD(entries_bound))]
+    return torch.stack([each.total / each.units for each in found]).sum()
+
+
+def distil_step(student: Tensor, teachers: Sequence[Tensor], k: int = K) -> Callable[[], object]:
+    """Forward and backward of `distilled` from logits [1, T, V]."""
+    k = min(k, student.shape[2])
 
     def step() -> None:
         with torch.no_grad():
-            known = side(teacher)
-        pair = SignalPair(side(student), known, at, at, aligned, at, at, at.new_tensor([count]), lambda ids: ids)
-        found = [loss(pair) for loss in losses]
-        total = torch.stack([each.total / each.units for each in found]).sum()
-        torch.autograd.grad(total, student)
+            known = [TopKLogits.from_logits(teacher, k) for teacher in teachers]
+        torch.autograd.grad(distilled(TopKLogits.from_logits(student, k), known), student)
 
     return step
 
 
-def _trl(student: Tensor, teacher: Tensor) -> Callable[[], object] | None:
+def trl_step(student: Tensor, teacher: Tensor) -> Callable[[], object] | None:
     """TRL's loss on the same logits, as its trainer calls it; None where TRL is not installed."""
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     try:
@@ -238,3 +291,15 @@ def _trl(student: Tensor, teacher: Tensor) -> Callable[[], object] | None:
     loss = ULDLoss(settings, device=student.device)
     ids = torch.zeros(1, student.shape[1], dtype=torch.int64, device=student.device)
     return lambda: torch.autograd.grad(loss(student, teacher, ids, ids, ids, ids), student)
+
+
+def liger_step(hidden: Sequence[Tensor], weights: Sequence[Tensor]) -> Callable[[], object] | None:
+    """Liger's fused head and Jensen–Shannon divergence, uncompiled as ours; None where Liger is not installed."""
+    try:
+        from liger_kernel.chunked_loss import LigerFusedLinearJSDLoss
+    except ImportError:
+        return None
+    loss = LigerFusedLinearJSDLoss(weight_hard_loss=0.0, weight_soft_loss=1.0, compiled=False)
+    labels = torch.zeros(len(hidden[0]), dtype=torch.int64, device=hidden[0].device)
+    (student, teacher), (own, other) = hidden, weights
+    return lambda: torch.autograd.grad(loss(student, own, teacher, other, labels), (student, own))

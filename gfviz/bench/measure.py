@@ -99,6 +99,13 @@ def copy_bandwidth(device: torch.device, size: int = 1 << 28) -> float:
     return 2 * size / statistics.median(seconds)
 
 
+def product_rate(device: torch.device, size: int = 768) -> float:
+    """Multiplications with addition per second of a float32 matrix product [size, size]², median of seven."""
+    left, right = (torch.randn(size, size, device=device) for _ in range(2))
+    seconds = times({"product": lambda: left @ right}, device, 7)["product"]
+    return size**3 / statistics.median(seconds)
+
+
 def peak_bytes(run: Callable[[], object], device: torch.device) -> float | None:
     """Most bytes that `run` held at once beyond what was held before; None where the system does not say.
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gfviz.bench.measure import Row, machine
+from gfviz.figures.costs import cost_curves, draw_costs
 from gfviz.files import atomic_write_text
 
 if TYPE_CHECKING:
@@ -47,7 +48,10 @@ def render(rows: Sequence[Row]) -> Table:
 
 
 def save_results(rows: Sequence[Row], device: str | None = None, folder: str | Path = RESULTS) -> Path:
-    """Write rows and machine to <folder>/<machine>-<date>.json; rows of the same name in today's file are replaced."""
+    """Write rows and machine to <folder>/<machine>-<date>.json; rows of the same name in today's file are replaced.
+
+    Cost curves among the rows are drawn beside it, as curves.png.
+    """
     about = machine(torch.device(device or "cpu"))
     label = re.sub(r"[^a-z0-9]+", "-", f"{about.get('gpu') or about['processor']} {about['cores']} cores".lower())
     path = Path(folder) / f"{label.strip('-')}-{datetime.date.today().isoformat()}.json"
@@ -57,6 +61,8 @@ def save_results(rows: Sequence[Row], device: str | None = None, folder: str | P
         kept = [row for row in json.loads(path.read_text())["rows"] if row["name"] not in names]
     content = {"machine": about, "rows": [*kept, *rows_to_json(rows)]}
     atomic_write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    if cost_curves(rows_to_json(rows)):
+        draw_costs(path, path.with_name("curves.png"))
     return path
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from gfviz.bench.measure import Row, make_row, times
+from gfviz.bench.measure import Row, copy_bandwidth, make_row, times
 from gfviz.runs import RunDirectory
 
 _NAMES = tuple(f"loss/part{i}" for i in range(10))
@@ -37,14 +37,21 @@ def run(device: torch.device, size: str) -> list[Row]:
             9 if size == "full" else 1,
         )
         writer.finish("finished")
+    # A step and a value, eight bytes each, of every row that must be seen.
+    bandwidth = copy_bandwidth(cpu, 1 << 26 if size == "full" else 1 << 12)
     count = f"{steps * len(_NAMES):,} scalars".replace(",", " ")
     newest, buckets = (1000 * statistics.median(reads[key]) for key in ("latest", "buckets"))
     return [
         make_row(
             f"store · write {count} (ratio: to writing as many bytes)", written, "s", floor=floor, ratio=written / floor
         ),
-        make_row(f"store · newest of {len(_NAMES)} series", newest, "ms"),
-        make_row(f"store · 500 buckets of a series of {steps:,} steps".replace(",", " "), buckets, "ms"),
+        make_row(f"store · newest of {len(_NAMES)} series", newest, "ms", floor=1000 * 16 * len(_NAMES) / bandwidth),
+        make_row(
+            f"store · 500 buckets of a series of {steps:,} steps".replace(",", " "),
+            buckets,
+            "ms",
+            floor=1000 * 16 * steps / bandwidth,
+        ),
     ]
 
 

@@ -95,14 +95,13 @@ def _watch(root: Path, seconds: float) -> list[Sample]:
 
 
 def _megabytes(processes: list) -> float:
-    """Resident memory of processes that live, pages that they share counted once each (PSS where Linux tells it)."""
+    """Memory of their own (USS) of the processes that live: shared pages would change with any other Chromium."""
     import psutil
 
     total = 0
     for process in processes:
         try:
-            full = process.memory_full_info()
-            total += getattr(full, "pss", 0) or full.rss
+            total += process.memory_full_info().uss
         except psutil.Error:
             continue
     return total / 1e6

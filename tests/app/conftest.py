@@ -154,7 +154,7 @@ class Tab:
         self.page.goto(f"{self.base}/{path}")
         self.calm()
 
-    def calm(self, timeout: float = 60) -> None:
+    def calm(self, timeout: float = 120) -> None:
         """Wait until the script has run and nothing is a placeholder any more."""
         deadline, quiet = time.monotonic() + timeout, 0
         idle = "[data-testid=stApp][data-test-script-state=notRunning]"

@@ -125,6 +125,13 @@ def test_keyboard_alone_walks_zooms_and_clears(tab):
     tab.page.keyboard.press("Enter")
     tab.page.wait_for_timeout(300)
     assert tab.canvas("selected") != ""
+    pin = tab.page.get_by_role("button", name="Keep this node's label and place (P)")
+    expect(pin).to_have_attribute("aria-pressed", "false")
+    root.focus()
+    tab.page.keyboard.press("Alt+ArrowRight")
+    expect(pin).to_have_attribute("aria-pressed", "true")
+    tab.page.keyboard.press("?")
+    expect(tab.page.locator(".status")).to_contain_text("O other graph")
     tab.page.keyboard.press("e")
     tab.page.wait_for_timeout(300)
     assert int(tab.canvas("visible")) < int(tab.canvas("nodes"))
@@ -148,7 +155,6 @@ def test_hostile_tokens_are_text_everywhere(tab):
         tab.page.locator(".search").press("Enter")
         expect(tab.page.locator("[data-testid=stText]").first).to_contain_text(shown, timeout=20_000)
         tab.page.locator(".frame").hover()
-    tab.open("compare?a=one-token&b=two-token&match=token")
     assert tab.page.evaluate("window.hacked") is None
     assert tab.errors == []
 
@@ -160,6 +166,18 @@ def test_compare_cameras_move_together_and_partners_are_told(tab):
     tab.page.locator(".search").press("Enter")
     expect(tab.page.get_by_text("Where does it go?")).to_have_count(0, timeout=20_000)
     assert pixels(tab, ".over") > 50
+    # The same from the keyboard: to the partner in the other graph and back; one legend names both graphs' groups.
+    root = tab.page.locator(".gfviz")
+    root.focus()
+    here = tab.canvas("selected")
+    tab.page.keyboard.press("o")
+    there = tab.canvas("selected")
+    assert (here[0], there[0]) in (("0", "1"), ("1", "0"))
+    tab.page.keyboard.press("o")
+    assert tab.canvas("selected") == here
+    sizes = [text.split("|") for text in tab.page.locator(".legend .quiet").all_inner_texts()]
+    for side, seed in enumerate((0, 1)):
+        assert sum(int(pair[side]) for pair in sizes) == make_graph(seed).n
     assert tab.errors == []
 
 

@@ -5,6 +5,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from streamlit.testing.v1 import AppTest
 
 from gfviz.app_options import OPTIONS, app_command
@@ -164,6 +165,26 @@ def test_train_names_the_key_that_is_wrong_and_builds_the_configuration(opened, 
     assert any("greater than or equal to 1" in item.value for item in page.caption), "said beside the field too"
     page.number_input(key=f"{run.id}.training.steps").set_value(7).run()
     assert "steps: 7" in page.code[0].value
+
+
+def test_train_opens_on_a_fusion_that_can_be_launched_and_plans_it(opened, tmp_path):
+    from gfviz.fusion.config import parse_config
+    from gfviz.fusion.plan import plan
+
+    page = opened("train", tmp_path)
+    assert not page.error
+    assert not page.button(key="launch").disabled
+    written = yaml.safe_load(page.code[0].value)
+    assert parse_config(written).training.steps == 300
+    assert metrics(page)["Examples"] == "400"
+    page.button(key="plan").click().run()
+    assert not page.exception
+    table = dict(page.dataframe[0].value.to_numpy().tolist())
+    found = plan(parse_config(written), measure=False)
+    assert table["most at one time"] == pytest.approx(found.peak_bytes / 1e6)
+    assert table["pivot weights"] == pytest.approx(found.memory["pivot weights"] / 1e6)
+    page.number_input(key="the shipped task models.training.batch_size").set_value(32).run()
+    assert not page.dataframe, "a plan of another configuration is not shown"
 
 
 def test_import_refuses_what_is_no_graph(monkeypatch, tmp_path):
