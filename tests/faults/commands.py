@@ -24,6 +24,7 @@ class Command(Victim):
 
     # Python and torch take seconds to start: most of a command's life, and little to kill in it.
     first_moment = 4.0
+    most_kills = 1
 
     def command(self) -> list[str]:
         """Arguments after the interpreter."""

@@ -11,8 +11,6 @@ from pathlib import Path
 from tests.faults.commands import COMMANDS
 from tests.faults.victims import KINDS, Victim
 
-MOST_KILLS = 7
-
 
 @dataclass
 class Kills:
@@ -48,7 +46,7 @@ def campaign(
             victim = kind(root / f"{kind.name}-{number}", shared / kind.name.split("-")[0])
             number += 1
             before = found.kills
-            _torment(victim, found, draw, min(kills - found.kills, 1 if command else MOST_KILLS))
+            _torment(victim, found, draw, min(kills - found.kills, victim.most_kills))
             say(f"{kind.name}: {found.kills - before} kills, {found.kills} in all, {found.lost} lost")
             shutil.rmtree(victim.broken, ignore_errors=True)
     finally:
@@ -67,7 +65,7 @@ def _torment(victim: Victim, found: Kills, draw: random.Random, most: int) -> No
         # On a busy machine an interpreter takes longer to start than a command has been given here to live.
         busy = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
         first = victim.first_moment * busy
-        last = victim.seconds * (busy if first else 1.0) * (1.3 if slow else 0.9)
+        last = victim.seconds * victim.reach * (busy if first else 1.0) * (1.4 if slow else 1.0)
         ended = victim.start(first + draw.random() * last, slow)
         if not ended.killed:
             if ended.code != 0:

@@ -67,6 +67,8 @@ class Victim:
     name = ""
     seconds = 1.0
     first_moment = 0.0
+    # Kills of one victim, and the share of the whole job within which each moment is drawn.
+    most_kills, reach = 7, 0.9
 
     def __init__(self, root: Path, whole: Path) -> None:
         self.broken = root
@@ -253,7 +255,8 @@ class Store(Victim):
     """A writer of nothing but rows: a row is acknowledged when `flush` has returned."""
 
     name = "store"
-    ROWS = 4000
+    most_kills, reach = 16, 0.15
+    ROWS = 8000
 
     def work(self, tell: Tell) -> None:
         run = only_run(self.broken / "runs") or RunDirectory.create(self.broken / "runs", {}, name="store")
@@ -289,6 +292,7 @@ class Cache(Victim):
     """An offline cache: a shard is acknowledged when the progress says so, and never written again."""
 
     name = "cache"
+    most_kills, reach = 10, 0.5
 
     def __init__(self, root: Path, whole: Path) -> None:
         super().__init__(root, whole)
@@ -335,6 +339,7 @@ class Graphs(Victim):
     """Captures a graph over a model, saves it over an older one, many times."""
 
     name = "graph"
+    most_kills, reach = 12, 0.9
 
     def work(self, tell: Tell) -> None:
         loaded = load_model(zoo(self.shared)["teacher"], "cpu")
@@ -407,6 +412,7 @@ class App(Victim):
     """The app with a tab that goes through the pages and imports graphs: an import is acknowledged on its return."""
 
     name = "app"
+    most_kills = 4
     PAGES = (("", ""), ("runs", "run={run}"), ("explore", ""))
 
     def work(self, tell: Tell) -> None:
