@@ -32,6 +32,12 @@ def bound_rows(problem: Problem, state: State) -> Outcome:
     return Outcome(lower=value, plan=plan)
 
 
+def bound_exact_rows(problem: Problem, state: State) -> Outcome:
+    value, plan = rows.rows_bound(problem, exact=True)
+    state.starts.append(plan)
+    return Outcome(lower=value, plan=plan)
+
+
 def bound_gilmore_lawler(problem: Problem, state: State) -> Outcome:
     value, plan = rows.gilmore_lawler_bound(problem)
     state.starts.append(plan)
@@ -148,10 +154,11 @@ def match_heads(problem: Problem, state: State, size: int) -> Outcome:
 def ask_pot(problem: Problem, state: State) -> Outcome:
     import ot
 
+    # at a largest entry of one, as a careful user would ask: its tolerances are absolute
+    top = max(problem.a.magnitude, problem.b.magnitude) or 1.0
+    c, d = problem.a.dense / top, problem.b.dense / top
     plan = np.asarray(
-        ot.gromov.gromov_wasserstein(
-            problem.a.dense, problem.b.dense, problem.a.weights, problem.b.weights, "square_loss", symmetric=True
-        )
+        ot.gromov.gromov_wasserstein(c, d, problem.a.weights, problem.b.weights, "square_loss", symmetric=True)
     )
     kept_rows, kept_cols = np.nonzero(plan)
     return Outcome(plan=Plan(kept_rows, kept_cols, plan[kept_rows, kept_cols]))

@@ -51,14 +51,14 @@ def _is_pair(weights: Any) -> bool:
 def _row_means(source: Source, weights: Any, side: str) -> tuple[np.ndarray, np.ndarray] | None:
     """(row means, weights) over the nodes of positive weight, or None where a `Problem` has to look closer."""
     # A protocol looks up seven names at every question, which costs more than sorting does.
-    if isinstance(source, CoactivationGraph) or is_graph(source):
+    if isinstance(source, CoactivationGraph) or (not isinstance(source, np.ndarray) and is_graph(source)):
         n = int(source.n)
         if n == 0:
             return None
         own = isinstance(source, CoactivationGraph) and source.weighting == "uniform" and weights is None
         w = source.weights if own else _checked_weights(source.weights if weights is None else weights, n, side)
         means = _graph_means(source, None if weights is None else w)
-        entries = source.factors if source.factors is not None else source.accumulated
+        entries: Any = source.factors if source.factors is not None else source.accumulated
     else:
         matrix = _as_matrix(source)
         if matrix is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gfviz.gromov.network import FULL_SPECTRUM, MeasureNetwork
 from gfviz.gromov.problem import Problem
-from gfviz.gromov.rows import EXACT_STEPS
+from gfviz.gromov.rows import CELLS, QUICK_STEPS
 
 
 def size(problem: Problem) -> tuple[float, float]:
@@ -45,14 +45,21 @@ def entries(problem: Problem) -> tuple[float, float]:
     return 5e-5 + 3e-7 * listed, 72.0 * listed
 
 
-def rows(problem: Problem) -> tuple[float, float]:
+def rows(problem: Problem, exact: bool = False) -> tuple[float, float]:
     if problem.square:
         return matrix(problem, 3, 2e-9)
     n, m = size(problem)
     merges = n * m * (n + m)
-    compare = 6e-11 * merges if problem.a.uniform and problem.b.uniform else 5e-9 * min(merges, EXACT_STEPS)
+    if problem.a.uniform and problem.b.uniform:
+        compare = 6e-11 * merges
+    else:
+        compare = 4e-9 * merges if exact or merges <= QUICK_STEPS else 2e-7 * (n * n + m * m) + 1.2e-10 * n * m * CELLS
     # sorting, comparing rows, and the network simplex, which grows with the cells and slowly with the nodes
     return 1e-4 + 2e-8 * (n * n + m * m) + compare + 5e-7 * n * m, 8 * ((n + m) ** 2 + 3 * n * m)
+
+
+def exact_rows(problem: Problem) -> tuple[float, float]:
+    return rows(problem, exact=True)
 
 
 def moves(problem: Problem, work: float) -> int:
@@ -80,7 +87,7 @@ def dual(problem: Problem, sweeps: int) -> tuple[float, float]:
 
 def sweeps(problem: Problem) -> int:
     # about the same work at every n; at n = 64 some seconds
-    return int(min(120, max(4, 20 * (64 / problem.a.n) ** 4)))
+    return int(min(120, max(4, 28 * (64 / problem.a.n) ** 4)))
 
 
 def nodes(problem: Problem) -> int:

@@ -111,7 +111,7 @@ def run_rung(name: str, a: Source, b: Source, p: float = 2, weights: Any = None)
     if name not in RUNGS:
         raise GfvizError(f"no rung is called {name!r}: choose one of {', '.join(RUNGS)}")
     climb = _Climb(Problem(a, b, p, weights), None, math.inf)
-    reason = RUNGS[name].reason(climb.problem)
+    reason = RUNGS[name].reason(climb.problem, alone=True)
     if reason:
         raise GfvizError(f"{name} does not hold for this pair: {reason}")
     if name != "sorted_coupling":
@@ -140,7 +140,7 @@ class _Climb:
         self.records: list[RungRecord] = []
 
     def step(self, rung: Rung, anytime: bool, always: bool = False) -> None:
-        reason = rung.reason(self.problem)
+        reason = rung.reason(self.problem, alone=always)
         if not reason and self.state.proof and not always:
             reason = "not needed: the interval is closed"
         if not reason and anytime and rung.name != "sorted_coupling":

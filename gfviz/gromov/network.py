@@ -220,6 +220,11 @@ class MeasureNetwork:
         eigenvalues: 0 where factors prove it, None where it is more than rounding."""
         if self._psd is not None:
             return 0.0 if self._psd else None
+        # A Cholesky factorisation that runs to its end shows it (Rump 2006), several times faster than eigenvalues do.
+        added = 2 * float(np.sqrt(self.n)) * EPS * float(np.linalg.norm(self.dense))
+        for shift in (-added, added):
+            if _factorises(self.dense, shift):
+                return max(0.0, 2 * shift)
         eigenvalues = np.linalg.eigvalsh(self.dense)
         size = float(np.abs(eigenvalues).max())
         if eigenvalues[0] < -8 * self.n * EPS * size:
@@ -396,6 +401,14 @@ def bilinear(
         carried = (by_right[:, cols[some]].T @ middle.T).T
         parts.append(np.asarray(by_left[:, rows[some]].multiply(carried).sum(axis=0)).ravel())
     return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def _factorises(matrix: np.ndarray, shift: float) -> bool:
+    try:
+        np.linalg.cholesky(matrix + shift * np.eye(len(matrix)))
+    except np.linalg.LinAlgError:
+        return False
+    return True
 
 
 def _columns_dense(graph: GraphLike, keep: np.ndarray) -> np.ndarray:

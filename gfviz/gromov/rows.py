@@ -16,6 +16,8 @@ from gfviz.gromov.transport import Plan, assignment, cheapest
 
 EXACT_STEPS = 2_000_000_000
 """Up to this many steps n·m·(n + m) the compiled merge compares rows of unequal weights exactly: some seconds."""
+QUICK_STEPS = 20_000_000
+"""Up to this many it does so unasked."""
 CELLS = 1024
 """Parts of [0, 1] over which quantile functions are averaged beyond that."""
 
@@ -73,7 +75,14 @@ def _refined(sorted_values: np.ndarray, middles: np.ndarray) -> np.ndarray:
     return sorted_values[:, np.minimum((middles * size).astype(np.int64), size - 1)]
 
 
-def row_correlations(problem: Problem) -> np.ndarray:
+def averaged(problem: Problem) -> bool:
+    """Whether `rows` averages over cells on this pair where `exact_rows` would not."""
+    merges = float(problem.a.n) * problem.b.n * (problem.a.n + problem.b.n)
+    uneven = not (problem.a.uniform and problem.b.uniform)
+    return uneven and QUICK_STEPS < merges <= EXACT_STEPS and native.library() is not None
+
+
+def row_correlations(problem: Problem, exact: bool = False) -> np.ndarray:
     """Upper bounds [n, m] on E(C_ik D_jl) over the couplings of row i of C with row j of D (p = 2).
 
     Sorted against sorted is the largest: one matrix product where both weightings are uniform, on the common
@@ -89,7 +98,7 @@ def row_correlations(problem: Problem) -> np.ndarray:
         width, middles = np.diff(edges), (edges[1:] + edges[:-1]) / 2
         return (_refined(np.sort(a.dense, axis=1), middles) * width) @ _refined(np.sort(b.dense, axis=1), middles).T
     library = native.library()
-    if library is not None and float(a.n) * b.n * (a.n + b.n) <= EXACT_STEPS:
+    if library is not None and float(a.n) * b.n * (a.n + b.n) <= (EXACT_STEPS if exact else QUICK_STEPS):
         found = np.empty((a.n, b.n))
         arrays = [*sorted_rows(a.dense, a.weights), *sorted_rows(b.dense, b.weights), found]
         library.gfviz_row_correlations(a.n, b.n, *[ctypes.c_void_p(x.ctypes.data) for x in arrays])
@@ -100,14 +109,14 @@ def row_correlations(problem: Problem) -> np.ndarray:
     return (mean_a * width) @ mean_b.T + (dev_a * width) @ dev_b.T
 
 
-def rows_cost(problem: Problem) -> np.ndarray:
+def rows_cost(problem: Problem, exact: bool = False) -> np.ndarray:
     """Lower bounds on W_p^p(row i of C, row j of D), [n, m]; exact except as `row_correlations` says, and for p ≠ 2
     where sizes or weights differ: there quantile functions are averaged over cells (Jensen).
     """
     a, b, p = problem.a, problem.b, problem.p
     if p == 2:
         square_a, square_b = a.row_square_means, b.row_square_means
-        return np.maximum(square_a[:, None] + square_b[None, :] - 2.0 * row_correlations(problem), 0.0)
+        return np.maximum(square_a[:, None] + square_b[None, :] - 2.0 * row_correlations(problem, exact), 0.0)
     from scipy.spatial.distance import cdist  # here, because it takes long to import
 
     if problem.square:
@@ -121,9 +130,9 @@ def rows_cost(problem: Problem) -> np.ndarray:
     return cdist(mean_a, mean_b, "minkowski", p=p) ** p / cells
 
 
-def rows_bound(problem: Problem) -> tuple[float, Plan]:
-    """`rows`: (bound on GW_p^p, the coupling that solved it)."""
-    plan, value = cheapest(rows_cost(problem), problem.a.weights, problem.b.weights, problem.square)
+def rows_bound(problem: Problem, exact: bool = False) -> tuple[float, Plan]:
+    """`rows`: (bound on GW_p^p, the coupling that solved it); `exact` merges rows even where that takes seconds."""
+    plan, value = cheapest(rows_cost(problem, exact), problem.a.weights, problem.b.weights, problem.square)
     return value, plan
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gfviz.gromov import actions, bounds, costs, couplings, enumeration, heads
+from gfviz.gromov import actions, bounds, costs, couplings, enumeration, heads, rows
 from gfviz.gromov.actions import Outcome
 from gfviz.gromov.problem import Problem, State
 from gfviz.gromov.result import Side
 
+DUAL_NODES = 80
+"""Largest n of the long dual ascent, whose costs take 16 n⁴ bytes."""
 ROWS_CELLS = 40_000_000
 """Largest n·m for which a cost matrix between nodes is made: 320 MB."""
 
@@ -18,8 +20,9 @@ ROWS_CELLS = 40_000_000
 class Rung:
     """A bound or a search: its name, the end it moves, what it needs, what it costs, and the computation.
 
-    `needs` are predicates on the problem, each with the reason to give where it fails; `cost` predicts (seconds, bytes)
-    on one core; `interruptible` rungs stop by themselves at the state's deadline.
+    `needs` are predicates on the problem, each with the reason to give where it fails; `useful` likewise, but where
+    they fail the rung is valid and another of the ladder does better; `cost` predicts (seconds, bytes) on one core;
+    `interruptible` rungs stop by themselves at the state's deadline.
     """
 
     name: str
@@ -28,10 +31,11 @@ class Rung:
     cost: Callable[[Problem], tuple[float, float]]
     needs: tuple[tuple[Callable[[Problem], bool], str], ...] = ()
     interruptible: bool = False
+    useful: tuple[tuple[Callable[[Problem], bool], str], ...] = ()
 
-    def reason(self, problem: Problem) -> str | None:
-        """Why the rung must be left out on this pair, or None."""
-        for holds, otherwise in self.needs:
+    def reason(self, problem: Problem, alone: bool = False) -> str | None:
+        """Why the rung must be left out on this pair, or need not run in a ladder (not asked if `alone`), or None."""
+        for holds, otherwise in self.needs if alone else (*self.needs, *self.useful):
             if not holds(problem):
                 return otherwise
         return None
@@ -81,7 +85,21 @@ _CATALOGUE = (
         lambda problem: costs.matrix(problem, 3, 1e-9),
         (ASSIGNABLE, DENSE),
     ),
-    Rung("rows", "lower", actions.bound_rows, costs.rows, (DENSE, SMALL)),
+    Rung(
+        "rows",
+        "lower",
+        actions.bound_rows,
+        costs.rows,
+        (DENSE, SMALL),
+        useful=((lambda problem: not problem.assignable, "not needed: gilmore_lawler is at least as large"),),
+    ),
+    Rung(
+        "exact_rows",
+        "lower",
+        actions.bound_exact_rows,
+        costs.exact_rows,
+        (DENSE, SMALL, (lambda problem: problem.p == 2 and rows.averaged(problem), "not needed: rows is exact here")),
+    ),
     Rung("entries", "lower", actions.bound_entries, costs.entries, (DENSE,)),
     Rung(
         "sparse_entries",
@@ -188,7 +206,7 @@ _CATALOGUE = (
         "lower",
         lambda problem, state: actions.ascend_dual(problem, state, costs.sweeps(problem)),
         lambda problem: costs.dual(problem, costs.sweeps(problem)),
-        (SQUARE_LOSS, UNIFORM, DENSE, _up_to(80)),
+        (SQUARE_LOSS, UNIFORM, DENSE, _up_to(DUAL_NODES)),
         True,
     ),
     Rung(
@@ -235,6 +253,7 @@ _CATALOGUE = (
         lambda problem: costs.matrix(problem, 2, 2000 * 1e-7),
         (SQUARE_LOSS, UNIFORM, DENSE),
         True,
+        ((lambda problem: problem.a.n > DUAL_NODES, "not needed: long_dual is larger"),),
     ),
 )
 RUNGS = {rung.name: rung for rung in _CATALOGUE}
