@@ -89,9 +89,17 @@ def gromov_wasserstein(
 
 
 def predict_cost(
-    a: Source, b: Source, p: float = 2, budget: str | float = "standard", weights: Any = None
+    a: Source,
+    b: Source,
+    p: float = 2,
+    budget: str | float = "standard",
+    weights: Any = None,
+    alone: bool = False,
 ) -> list[Prediction]:
-    """Predicted seconds (one core) and bytes of each rung of a budget on this pair, in the order they would run."""
+    """Predicted seconds (one core) and bytes of each rung of a budget on this pair, in the order they would run.
+
+    `alone`: reasons are those for which `run_rung` would refuse; a ladder also leaves out what another rung exceeds.
+    """
     problem = Problem(a, b, p, weights)
     _seconds(budget)
     names = LADDERS[budget] if isinstance(budget, str) else LADDERS["thorough"]
@@ -99,7 +107,7 @@ def predict_cost(
     for name in names:
         rung = RUNGS[name]
         seconds, size = rung.cost(problem)
-        found.append(Prediction(name, seconds, size, rung.reason(problem) or ""))
+        found.append(Prediction(name, seconds, size, rung.reason(problem, alone) or ""))
     return found
 
 
