@@ -13,6 +13,8 @@ from gfviz.study.fusion.pages import write_report
 from gfviz.study.fusion.plan import plan_rows, study_size
 from gfviz.study.fusion.runner import run_fusion_study
 
+_GPU_WORKERS = 4
+
 
 def print_plan(size: str) -> None:
     """The list of cells as tab-separated lines with a head."""
@@ -32,7 +34,9 @@ def print_plan(size: str) -> None:
 def study_command(size: str, out: Path, workers: int | None, device: str | None, as_json: bool) -> None:
     """Run or go on with a study, write its report, and print what came out."""
     if workers is None:
-        workers = 1 if size == "gpu" else os.cpu_count() or 1
+        cores = os.cpu_count() or 1
+        # Short runs leave most of a large GPU idle: some of them fit side by side.
+        workers = min(_GPU_WORKERS, cores) if size == "gpu" else cores
     result = run_fusion_study(out, size, workers=workers, device=device)
     report = write_report(result)
     note = messages()

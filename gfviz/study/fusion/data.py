@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from gfviz.files import atomic_write_text
 from gfviz.fusion.data import Example, as_examples, read_examples, write_examples
 from gfviz.fusion.rows import SignalDtype
 from gfviz.study.fusion.models import load, tasks_of
-from gfviz.study.fusion.plan import Regime, StudySize
+from gfviz.study.fusion.plan import Method, Regime, StudySize
 from gfviz.study.tasks import label_noise
 
 SIGNAL_DTYPE: SignalDtype = "float16"
@@ -21,7 +22,8 @@ class GroupData:
 
     labelled: with their labels, wrong ones among them; distilled: the texts on which teachers are read (the labelled
     ones, or in a regime of few labels the pivot's own answers to all prompts); answered: the same prompts with the
-    teacher's greedy answers. models, caches: folder of each teacher, and of its signals over `distilled`.
+    teacher's greedy answers, where a method asked for them. models, caches: folder of each teacher, and of its
+    signals over `distilled`.
     """
 
     labelled: list[Example]
@@ -36,46 +38,42 @@ def group_folder(out: Path, stage: str, regime: str, seed: int) -> Path:
     return out / "data" / f"{stage}-{regime}-{seed:03d}"
 
 
-def ensure_group(out: Path, size: StudySize, regime: Regime, stage: str, seed: int, device: str) -> GroupData:
-    """Examples and teachers' signals of a group, made where they are not there yet.
+def ensure_group(
+    out: Path, size: StudySize, regime: Regime, stage: str, seed: int, device: str, methods: Iterable[Method]
+) -> GroupData:
+    """Examples and teachers' signals of a group, as far as `methods` need them, made where they are not there yet.
 
-    Cost: a greedy answer of the teacher to each prompt, and one forward pass of each teacher over each text.
+    Cost: for `answers` a greedy answer of the teacher to each prompt; one forward pass of a teacher over each text.
     """
     folder = group_folder(out, stage, regime.name, seed)
-    names = ("labelled", "distilled", "answered")
-    files = {name: folder / f"{name}.jsonl" for name in names}
-    caches = {name: folder / name for name in ("teacher", "twin")}
-    if not (folder / "complete").is_file():
-        _make(out, size, regime, stage, seed, device, files, caches)
-        (folder / "complete").write_text("1\n")
-    labelled, distilled, answered = (read_examples([files[name]]) for name in names)
-    models = {name: out / "models" / name for name in caches}
+    asked = list(methods)
+    files = {name: folder / f"{name}.jsonl" for name in ("labelled", "distilled", "answered")}
+    models = {name: out / "models" / name for name in ("teacher", "twin")}
+    caches = {name: folder / name for name in models}
+    if not files["distilled"].is_file():
+        labelled, prompts = _examples(size, regime, seed)
+        pivot = out / "models" / f"pivot-{stage}"
+        write_examples(files["labelled"], labelled)
+        write_examples(files["distilled"], _answers(load(pivot, device), prompts, size) if regime.few else labelled)
+    labelled, distilled = (read_examples([files[name]]) for name in ("labelled", "distilled"))
+    answered: list[Example] = []
+    if any(method.kind == "answers" for method in asked):
+        if not files["answered"].is_file():
+            prompts = _examples(size, regime, seed)[1]
+            write_examples(files["answered"], _answers(load(models["teacher"], device), prompts, size))
+        answered = read_examples([files["answered"]])
+    for name in {"twin" if method.twin else "teacher" for method in asked if method.kind == "distil"}:
+        _ensure_cache(models[name], distilled, caches[name], size, device)
     return GroupData(labelled, distilled, answered, models, caches)
 
 
-def _make(
-    out: Path,
-    size: StudySize,
-    regime: Regime,
-    stage: str,
-    seed: int,
-    device: str,
-    files: dict[str, Path],
-    caches: dict[str, Path],
-) -> None:
+def _ensure_cache(model: Path, texts: list[Example], folder: Path, size: StudySize, device: str) -> None:
     from gfviz.fusion.cache import build_cache
 
-    labelled, prompts = _examples(size, regime, seed)
-    teacher = load(out / "models" / "teacher", device)
-    distilled = labelled
-    if regime.few:
-        distilled = _answers(load(out / "models" / f"pivot-{stage}", device), prompts, size)
-    write_examples(files["labelled"], labelled)
-    write_examples(files["distilled"], distilled)
-    write_examples(files["answered"], _answers(teacher, prompts, size))
-    for name, folder in caches.items():
-        loaded = teacher if name == "teacher" else load(out / "models" / name, device)
-        build_cache(loaded, distilled, folder, k=size.k, dtype=SIGNAL_DTYPE, shard_examples=4096)
+    if not (folder / "complete").is_file():
+        # One shard: a cache that is cut short is made again as a whole.
+        build_cache(load(model, device), texts, folder, k=size.k, dtype=SIGNAL_DTYPE, shard_examples=1 << 20)
+        atomic_write_text(folder / "complete", "1\n")
 
 
 def _examples(size: StudySize, regime: Regime, seed: int) -> tuple[list[Example], list[Example]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,8 @@ def tasks_of(size: StudySize, split: str, count: int, seed: int, hedged: bool) -
     return found
 
 
-def test_examples(size: StudySize, hedged: bool) -> list[Example]:
+@lru_cache(maxsize=4)
+def test_examples(size: StudySize, hedged: bool) -> tuple[Example, ...]:
     """The held-out examples of all families; the target is always the right answer, however unsure the prompt."""
     from gfviz.study.tasks import AmbiguousExample
 
@@ -48,7 +50,7 @@ def test_examples(size: StudySize, hedged: bool) -> list[Example]:
             right = task.answers[0]
             task = replace(task, answer=right.text, target=right.target)
         found.append(task)
-    return as_examples(found)
+    return tuple(as_examples(found))
 
 
 def ensure_model(name: str, size: StudySize, out: Path, device: str, report: Callable[[str], None]) -> Path:

@@ -208,9 +208,11 @@ class _Pool:
         report(done, total, "")
         chosen = missing if limit is None else missing[:limit]
         # The data of a group first: two processes must not make the same one.
-        groups = dict.fromkeys((cell.stage, cell.regime, cell.seed) for cell in chosen)
+        groups: dict[tuple[str, str, int], list[str]] = {}
+        for cell in chosen:
+            groups.setdefault((cell.stage, cell.regime, cell.seed), []).append(cell.method)
         if self.workers > 1:
-            tasks = {f"{g}": (_group_task, (out, plan, *g, self.device)) for g in groups}
+            tasks = {f"{g}": (_group_task, (out, plan, *g, self.device, names)) for g, names in groups.items()}
             for _ in self.each(tasks):
                 pass
         for key, _ in self.each({cell.key: (_run_task, (out, plan, cell, self.device)) for cell in chosen}):
@@ -240,10 +242,13 @@ def _model_task(name: str, plan: StudySize, out: Path, device: str) -> None:
     ensure_model(name, plan, out, device, lambda text: None)
 
 
-def _group_task(out: Path, plan: StudySize, stage: str, regime: str, seed: int, device: str) -> None:
+def _group_task(
+    out: Path, plan: StudySize, stage: str, regime: str, seed: int, device: str, methods: Sequence[str]
+) -> None:
     from gfviz.study.fusion.data import ensure_group
 
-    ensure_group(out, plan, REGIMES[regime], stage, seed, device)
+    _quiet()
+    ensure_group(out, plan, REGIMES[regime], stage, seed, device, [METHODS[name] for name in methods])
 
 
 def _run_task(out: Path, plan: StudySize, cell: Cell, device: str) -> None:
@@ -253,11 +258,11 @@ def _run_task(out: Path, plan: StudySize, cell: Cell, device: str) -> None:
     from gfviz.study.fusion.models import test_examples
 
     _quiet()
-    regime = REGIMES[cell.regime]
-    data = ensure_group(out, plan, regime, cell.stage, cell.seed, device)
+    regime, method = REGIMES[cell.regime], METHODS[cell.method]
+    data = ensure_group(out, plan, regime, cell.stage, cell.seed, device, [method])
     tests = test_examples(plan, regime.hedged)
     pivot = out / "models" / f"pivot-{cell.stage}"
-    found = run_method(plan, regime, METHODS[cell.method], cell.seed, pivot, data, tests, device)
+    found = run_method(plan, regime, method, cell.seed, pivot, data, tests, device)
     families = {name: score.exact_match for name, score in found.report.families.items()}
     row = {
         **asdict(cell), "labels": regime.labels, "exact_match": found.report.exact_match, "nll": found.report.nll,
