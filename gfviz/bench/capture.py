@@ -7,7 +7,7 @@ import statistics
 import torch
 
 from gfviz.bench.measure import Row, make_row, product_rate, ratio, times
-from gfviz.bench.model import random_model, random_text, word_tokenizer
+from gfviz.bench.model import products_per_token, random_model, random_text, word_tokenizer
 from gfviz.capture import capture
 
 
@@ -33,9 +33,7 @@ def run(device: torch.device, size: str) -> list[Row]:
     tokens = ids.numel()
     speed, peer = (tokens / statistics.median(seconds[name]) for name in ("capture", "bare"))
     parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
-    # Each token meets every weight once, but in the embedding, where it picks a row.
-    met_once = 1e6 * parameters - model.get_input_embeddings().weight.numel()
-    floor = product_rate(device) / met_once
+    floor = product_rate(device) / products_per_token(model)
     shape = f"{tokens} tokens, {parameters:.1f}M parameters, {device.type}"
     name = f"capture · {shape} (floor: products alone; peer: bare forward; ratio: share of it)"
     share = ratio(seconds["bare"], seconds["capture"])

@@ -29,6 +29,12 @@ def random_model(size: Literal["100M", "tiny"], device: torch.device) -> PreTrai
     return cast("PreTrainedModel", model.to(device))
 
 
+def products_per_token(model: PreTrainedModel) -> int:
+    """Multiplications of a forward pass for each token: it meets every weight once, but those of the embedding."""
+    total = sum(parameter.numel() for parameter in model.parameters())
+    return total - sum(parameter.numel() for parameter in model.get_input_embeddings().parameters())
+
+
 def word_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
     """Word "w7" is token 7."""
     from tokenizers import Tokenizer

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gfviz.bench.measure import Row, copy_bandwidth, make_row, nbytes, product_rate, ratio, times
-from gfviz.bench.model import random_model
+from gfviz.bench.model import products_per_token, random_model
 from gfviz.fusion.losses import (
     BOUNDS,
     AnswerSignal,
@@ -57,8 +57,8 @@ def run(device: torch.device, size: str) -> list[Row]:
 
     work = {name: step(losses) for name, losses in variants.items()}
     seconds = times(work, device, 3 if full else 1)
-    weights = sum(parameter.numel() for parameter in model.parameters()) - model.get_input_embeddings().weight.numel()
-    step_floor = 3 * weights * ids.numel() / product_rate(device)  # forward, and both gradients of each product
+    # forward, and both gradients of each product
+    step_floor = 3 * products_per_token(model) * ids.numel() / product_rate(device)
     # The terms share the student's pass over its logits with SFT; the gradient they write is one more.
     terms_floor = nbytes(noise) / copy_bandwidth(device, 1 << 26 if full else 1 << 12)
     rows = []

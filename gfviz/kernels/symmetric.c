@@ -10,7 +10,7 @@
 #define TILE 8
 #define LANES 4
 /* Rows of tiles taken together: neighbours on one memory page, fewer pages to look up. */
-#define STRIP 64
+#define STRIP 32
 
 typedef double lanes __attribute__((vector_size(32)));
 typedef int64_t words __attribute__((vector_size(32)));
@@ -39,6 +39,10 @@ int gfviz_symmetric_means(const double *m, int64_t n, const double *weights, dou
         lanes sums[STRIP];
         memset(sums, 0, sizeof sums);
         for (int64_t j = top; j < whole; j += TILE) {
+            /* So many rows at once are more than the processor follows by itself. */
+            for (int64_t i = top; i < end && i <= j; i++) __builtin_prefetch(m + i * n + j + 2 * TILE);
+            for (int c = 0; c < TILE && j + TILE < whole; c++)
+                for (int64_t i = top; i < end; i += TILE) __builtin_prefetch(m + (j + TILE + c) * n + i);
             for (int64_t i = top; i < end && i <= j; i += TILE) {
                 lanes *own = sums + (i - top);
                 for (int c = 0; c < TILE; c += LANES) {
