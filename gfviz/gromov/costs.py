@@ -85,6 +85,16 @@ def dual(problem: Problem, sweeps: int) -> tuple[float, float]:
     return 1e-4 + sweeps * (8e-9 * n**4 + 3e-7 * n**3), 16.0 * n**4
 
 
+def weighted_sweeps(problem: Problem) -> int:
+    cells = problem.a.n * problem.b.n
+    return int(min(40, max(4, 4 * (4200 / cells) ** 2)))
+
+
+def weighted_dual(problem: Problem) -> tuple[float, float]:
+    cells = float(problem.a.n * problem.b.n)
+    return 1e-3 + weighted_sweeps(problem) * cells * (8e-5 + 1.5e-7 * cells), 24.0 * cells**2
+
+
 def sweeps(problem: Problem) -> int:
     # about the same work at every n; at n = 64 some seconds
     return int(min(120, max(4, 28 * (64 / problem.a.n) ** 4)))

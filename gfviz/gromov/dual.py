@@ -6,7 +6,7 @@ and solve those. Memory n⁴ doubles, twice that with momentum; n² assignments 
 
 On assignable pairs a subproblem leaves out the node that it is about (`held`). For any symmetric pair of equal size and
 uniform weights the same sweeps over whole rows bound every coupling: X = nπ is doubly stochastic, and
-Σ_l X_kl = 1 is all that spreading, sharing and solving use.
+Σ_l X_kl = 1 is all that spreading, sharing and solving use. With other weights the subproblems are transports.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 
 from gfviz.gromov import native
 from gfviz.gromov.network import EPS
-from gfviz.gromov.transport import assignment, solve_compiled
+from gfviz.gromov.transport import Plan, assignment, solve_compiled, transport_duals
 
 MOMENTUM = 0.8
 """How far a sweep starts beyond the last one, in steps: reaches in 10 sweeps what takes 20 without (n = 40)."""
@@ -44,6 +44,8 @@ class QuadraticDual:
     sweeps: int = 0
     match: np.ndarray | None = None
     best: float = -np.inf
+    weights: tuple[np.ndarray, np.ndarray] | None = None
+    plan: Plan | None = None
 
     @classmethod
     def of(cls, c: np.ndarray, d: np.ndarray, held: bool = True) -> QuadraticDual:
@@ -52,6 +54,13 @@ class QuadraticDual:
         quadratic = np.multiply.outer(-2.0 * c, d)
         leader = -2.0 * np.multiply.outer(np.diagonal(c), np.diagonal(d)) if held else np.zeros_like(c)
         return cls(constant, leader, quadratic, 64 * EPS * constant, held)
+
+    @classmethod
+    def weighted(cls, c: np.ndarray, p: np.ndarray, d: np.ndarray, q: np.ndarray) -> QuadraticDual:
+        """Σ (C_ik − D_jl)² π_ij π_kl as it stands, for any weights and sizes: bounds are on this sum itself."""
+        constant = float(p @ (c * c) @ p + q @ (d * d) @ q)
+        quadratic = np.multiply.outer(-2.0 * c, d)
+        return cls(constant, np.zeros((len(c), len(d))), quadratic, 64 * EPS * constant, held=False, weights=(p, q))
 
     @property
     def swept(self) -> bool:
@@ -62,6 +71,8 @@ class QuadraticDual:
 
         `share` of each sum of complementary costs goes to the later subproblem.
         """
+        if self.weights is not None:
+            return self._sweep_weighted(share, *self.weights)
         n, lost = len(self.leader), 0.0
         if n > 1 or not self.held:
             part = share if self.swept else -1.0  # a first sweep has only the symmetric costs, and nothing to share
@@ -70,6 +81,27 @@ class QuadraticDual:
         u, v, self.match = solve(self.leader)
         self.bound += float(u.sum() + v.sum())
         self.leader -= u[:, None] + v[None, :]
+        self.error += lost
+        self.best = max(self.best, self.bound - self.error)
+        return lost
+
+    def _sweep_weighted(self, share: float, p: np.ndarray, q: np.ndarray) -> float:
+        """`sweep` where mass is split: n·m transport problems. The mass is one in all: little is lost."""
+        quadratic, largest = self.quadratic, 0.0
+        quadratic += self.leader[:, None, :, None]
+        for i in range(len(p)):
+            if self.swept:
+                _share(quadratic, i, share, held=False)
+            largest = max(largest, float(np.abs(quadratic[i]).max()))
+            for j in range(len(q)):
+                _, u, v = transport_duals(quadratic[i, :, j], p, q)
+                self.leader[i, j] = p @ u + q @ v
+                quadratic[i, :, j] -= u[:, None] + v[None, :]
+        self.plan, u, v = transport_duals(self.leader, p, q)
+        self.sweeps += 1
+        self.bound += float(p @ u + q @ v)
+        self.leader -= u[:, None] + v[None, :]
+        lost = (16 + len(p) + len(q)) * EPS * largest
         self.error += lost
         self.best = max(self.best, self.bound - self.error)
         return lost

@@ -210,6 +210,22 @@ _CATALOGUE = (
         True,
     ),
     Rung(
+        "weighted_dual",
+        "lower",
+        lambda problem, state: actions.ascend_weighted(problem, state, costs.weighted_sweeps(problem)),
+        costs.weighted_dual,
+        (
+            SQUARE_LOSS,
+            DENSE,
+            (lambda problem: not problem.square, "not needed: dual needs no transport here"),
+            (
+                lambda problem: problem.a.n * problem.b.n <= DUAL_NODES**2,
+                "its costs take 24 (n·m)² bytes: too many nodes",
+            ),
+        ),
+        True,
+    ),
+    Rung(
         "long_branch",
         "lower",
         lambda problem, state: actions.search_branches(problem, state, costs.nodes(problem)),
@@ -286,6 +302,7 @@ LADDERS: dict[str, tuple[str, ...]] = {
         "multistart",
         "long_projected",
         "long_dual",
+        "weighted_dual",
         "long_branch",
         "long_ascent",
     ),

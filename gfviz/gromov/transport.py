@@ -126,12 +126,15 @@ def load_solver() -> float:
     return time.perf_counter() - begun
 
 
-def transport(cost: np.ndarray, p: np.ndarray, q: np.ndarray) -> tuple[Plan, float]:
-    """A cheapest transport plan and a lower bound on its cost, by POT's network simplex.
+def transport_duals(cost: np.ndarray, p: np.ndarray, q: np.ndarray) -> tuple[Plan, np.ndarray, np.ndarray]:
+    """(a cheapest plan, u, v) by POT's network simplex: cost >= u_i + v_j, whatever the solver's tolerance was.
 
-    The bound is the value of the solver's dual made feasible (second potential lowered to min_i cost_ij − u_i), so
-    it holds whatever the solver's tolerance was.
+    The second potential is lowered to min_i cost_ij − u_i, the first then to min_j cost_ij − v_j.
     """
+    if 1 in cost.shape:
+        rows, cols = np.indices(cost.shape).reshape(2, -1)
+        u, v = (cost[:, 0], np.zeros(1)) if cost.shape[1] == 1 else (np.zeros(1), cost[0])
+        return Plan(rows, cols, np.multiply.outer(p, q).ravel()), u, v
     import ot  # here, because importing it takes seconds
 
     plan, log = ot.emd(p, q, cost, log=True, numItermax=1_000_000)
@@ -140,7 +143,13 @@ def transport(cost: np.ndarray, p: np.ndarray, q: np.ndarray) -> tuple[Plan, flo
     v = (cost - u[:, None]).min(axis=0)
     u = (cost - v[None, :]).min(axis=1)
     rows, cols = np.nonzero(plan)
-    return Plan(rows, cols, plan[rows, cols]), float(p @ u + q @ v)
+    return Plan(rows, cols, plan[rows, cols]), u, v
+
+
+def transport(cost: np.ndarray, p: np.ndarray, q: np.ndarray) -> tuple[Plan, float]:
+    """A cheapest transport plan and a lower bound on its cost, the value of feasible duals."""
+    plan, u, v = transport_duals(cost, p, q)
+    return plan, float(p @ u + q @ v)
 
 
 def cheapest(cost: np.ndarray, p: np.ndarray, q: np.ndarray, uniform_square: bool) -> tuple[Plan, float]:

@@ -115,6 +115,39 @@ def test_permutations_do_not_bound_an_indefinite_pair_but_whole_rows_do() -> Non
     assert whole.best <= 8.0 + 1e-9
 
 
+@settings(max_examples=20, deadline=None)
+@given(seed=SEEDS, n=st.integers(1, 5), m=st.integers(1, 5), sweeps=st.integers(1, 12), momentum=st.booleans())
+def test_transports_bound_every_coupling_of_unequal_weights(
+    seed: int, n: int, m: int, sweeps: int, momentum: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    c, d = fam.symmetric(n, rng), fam.symmetric(m, rng)
+    p, q = (w / w.sum() for w in (rng.random(n) + 0.1, rng.random(m) + 0.1))
+    scale = float(p @ c**2 @ p + q @ d**2 @ q)
+    climb = dual.QuadraticDual.weighted(c, p, d, q)
+    climb.ascend(sweeps, np.inf, momentum=dual.MOMENTUM if momentum else 0.0)
+    for _ in range(10):
+        x = fam.random_plan(p, q, rng)
+        truth = fam.definition(c, d, x)
+        now = climb.bound + (climb.leader * x).sum() + np.einsum("ikjl,ij,kl->", climb.quadratic, x, x)
+        assert now == pytest.approx(truth, abs=climb.error + 1e-12 * scale)
+        assert climb.best <= truth + 1e-12 * scale
+
+
+def test_transports_bound_what_replication_makes_assignable() -> None:
+    """Weights of sixths: the replicated pair is assignable, its distance enumerated."""
+    rng = np.random.default_rng(5)
+    c, d = fam.psd(4, rng), fam.psd(3, rng)
+    counts = [2, 1, 2, 1], [1, 3, 2]
+    truth = fam.brute_force(fam.replicate(c, counts[0]), fam.replicate(d, counts[1])) ** 2
+    climb = dual.QuadraticDual.weighted(c, np.array(counts[0]) / 6, d, np.array(counts[1]) / 6)
+    climb.sweep()
+    first = climb.best
+    climb.ascend(40, truth, momentum=dual.MOMENTUM)
+    assert first < climb.best <= truth * (1 + 1e-12)
+    assert climb.best >= 0.98 * truth
+
+
 def test_whole_rows_close_most_of_the_interval_of_distances() -> None:
     rng = np.random.default_rng(0)
     points = [rng.standard_normal((12, 2)) * rng.uniform(0.5, 1.5, 2) for _ in range(2)]
