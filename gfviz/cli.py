@@ -120,6 +120,8 @@ def graph(
     tokenizer: Annotated[str | None, typer.Option(help="Tokenizer folder that names the ids of logits.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the best one if left out.")] = None,
     trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code the model brings.")] = False,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the hub.")] = None,
+    processes: Annotated[int, typer.Option(help="Processes (devices) that share the texts.", min=1)] = 1,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
     """Build a graph and save it."""
@@ -136,7 +138,9 @@ def graph(
     elif suffix == ".jsonl":
         made = _graph_of_server(Path(source), k, options)
     else:
-        made = _graph_of_model(source, texts or [], limit, k, max_length, device, trust_remote_code, options)
+        options |= {"k": k, "max_length": max_length}
+        loading = {"device": device, "trust_remote_code": trust_remote_code, "revision": revision}
+        made = _graph_of_model(source, texts or [], limit, processes, loading, options)
     made.save(target)
     from gfviz.console import print_graph
 
@@ -169,19 +173,20 @@ def _graph_of_model(
     source: str,
     files: list[Path],
     limit: int | None,
-    k: int | None,
-    max_length: int | None,
-    device: str | None,
-    trust_remote_code: bool,
+    processes: int,
+    loading: dict[str, Any],
     options: dict[str, Any],
 ) -> CoactivationGraph:
     if not files:
         raise GfvizError("give the texts to run the model over: --texts FILE")
     from gfviz.capture import capture, load_model, read_texts
 
+    if processes > 1:
+        from gfviz.fusion.shares import capture_shared
+
+        return capture_shared(source, files, processes, limit=limit, **loading, **options)
     texts = [text for file in files for text in read_texts(file)][:limit]
-    loaded = load_model(source, device=device, trust_remote_code=trust_remote_code)
-    return capture(loaded, texts, k=k, max_length=max_length, progress=True, **options)
+    return capture(load_model(source, **loading), texts, progress=True, **options)
 
 
 @app.command()

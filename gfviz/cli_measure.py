@@ -6,7 +6,7 @@ import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -83,7 +83,7 @@ def study_fusion(
 
 def bench(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[start|gw|losses|capture|train|store|app|all]...")
+        list[str] | None, typer.Argument(metavar="[start|gw|losses|capture|train|store|curves|app|all]...")
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, or a CUDA device.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON rows instead of a table.")] = False,
@@ -115,28 +115,30 @@ def cache(
     chat_template: Annotated[bool, typer.Option("--chat-template", help="Put prompts into the chat template.")] = False,
     batch_size: Annotated[int, typer.Option(help="Examples per forward pass.", min=1)] = 16,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, …; the best one if left out.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the hub.")] = None,
+    processes: Annotated[int, typer.Option(help="Processes (devices) that share the work.", min=1)] = 1,
 ) -> None:
     """Keep a teacher's signals on disk, so that fusions need not load it."""
     from gfviz.fusion import read_examples
 
     examples = read_examples(data)  # before the imports that take seconds
-    from gfviz.console import progress_bar
+    from gfviz.console import messages, progress_bar
     from gfviz.fusion.cache import build_cache
+    from gfviz.fusion.shares import cache_shared
 
-    with progress_bar() as bar:
-        task = bar.add_task(f"cache {Path(teacher).name}", total=len(examples))
-        report = build_cache(
-            teacher,
-            examples,
-            out,
-            k=k,
-            dtype=precision.value,
-            temperature=temperature,
-            chat_template=chat_template,
-            batch_size=batch_size,
-            device=device,
-            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
+    options: dict[str, Any] = {"k": k, "dtype": precision.value, "temperature": temperature, "device": device}
+    options |= {"chat_template": chat_template, "batch_size": batch_size, "revision": revision}
+    if processes > 1:
+        with messages().status(f"{processes} processes cache {len(examples)} examples"):
+            report = cache_shared(teacher, data, out, processes, **options)
+    else:
+        with progress_bar() as bar:
+            task = bar.add_task(f"cache {Path(teacher).name}", total=len(examples))
+
+            def advance(done: int, total: int) -> None:
+                bar.update(task, completed=done, total=total)
+
+            report = build_cache(teacher, examples, out, **options, on_progress=advance)
     reused = f", {report.reused_shards} shards were there already" if report.reused_shards else ""
     print(f"{report.examples} examples, {report.tokens} tokens, {report.bytes_per_token:.0f} bytes a token{reused}")
     print(report.folder)

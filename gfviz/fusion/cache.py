@@ -25,8 +25,7 @@ from gfviz.errors import GfvizError
 from gfviz.files import atomic_path, atomic_write_text, sync_folder
 from gfviz.fusion.batch import pad_model
 from gfviz.fusion.data import Example, examples_hash
-from gfviz.fusion.losses.base import AnswerSignal
-from gfviz.fusion.rows import DTYPES, SignalDtype, SignalRow, from_rows
+from gfviz.fusion.rows import DTYPES, SignalDtype, SignalRow
 from gfviz.fusion.tokenise import Encoded, ExampleEncoder
 
 CACHE_VERSION = 1
@@ -84,12 +83,15 @@ def build_cache(
     batch_size: int = 16,
     shard_examples: int = 256,
     device: str | None = None,
+    revision: str | None = None,
+    part: tuple[int, int] = (0, 1),
     on_progress: Callable[[int, int], None] | None = None,
 ) -> CacheReport:
     """Capture a teacher's signals over `examples` into `folder`; an interrupted capture goes on where it stopped.
 
-    `model` is a folder, a hub id or a `LoadedModel`. Raises `GfvizError` where the folder holds a cache of something
-    else (both hashes are named), for k above the vocabulary, or a teacher that returns NaN.
+    `model` is a folder, a hub id or a `LoadedModel`. `part` = (n, of): only every of-th shard from the n-th on, so that
+    several processes fill one folder; the report is of those. Raises `GfvizError` where the folder holds a cache of
+    something else (both hashes are named), for k above the vocabulary, or a teacher that returns NaN.
     """
     from gfviz.capture.models import LoadedModel, load_model
     from gfviz.fusion.saving import model_hash
@@ -97,7 +99,7 @@ def build_cache(
 
     if not examples:
         raise GfvizError("there is no example to cache")
-    loaded = model if isinstance(model, LoadedModel) else load_model(model, device)
+    loaded = model if isinstance(model, LoadedModel) else load_model(model, device, revision=revision)
     folder = Path(folder)
     encoder = ExampleEncoder(loaded.tokenizer, chat_template)
     width = int(loaded.model.get_output_embeddings().weight.shape[0])
@@ -108,22 +110,43 @@ def build_cache(
         check_width(k, {"the teacher": width}), width, dtype, temperature, shard_examples,
     )  # fmt: skip
     _claim(folder, meta)
-    _keep_tokenizer(loaded.tokenizer, folder, meta)
+    if part[0] == 0:
+        _keep_tokenizer(loaded.tokenizer, folder, meta)
     teacher = OnlineTeacher(loaded.name, loaded.model, meta.k, temperature, dtype)
     tokens = size = reused = 0
-    for number in range(meta.shards):
+    for number in range(part[0], meta.shards, part[1]):
         path = shard_path(folder, number)
         chosen = examples[number * shard_examples : (number + 1) * shard_examples]
         if path.is_file() and _shard_is_whole(path, meta, number):
             reused += 1
         else:
             _write_shard(path, teacher, [encoder.encode(example) for example in chosen], meta, batch_size)
-        with safe_open(path, framework="pt") as shard:
-            tokens += int(shard.get_slice("token_log_prob").get_shape()[0])
+        tokens += _shard_tokens(path)
         size += path.stat().st_size
         if on_progress is not None:
             on_progress(min(len(examples), (number + 1) * shard_examples), len(examples))
     return CacheReport(folder, len(examples), tokens, size, reused)
+
+
+def _shard_tokens(path: Path) -> int:
+    with safe_open(path, framework="pt") as shard:
+        return int(shard.get_slice("token_log_prob").get_shape()[0])
+
+
+def cache_report(folder: str | Path, reused_shards: int = 0) -> CacheReport:
+    """The report of a cache that is whole. Raises `GfvizError` for one that lacks shards."""
+    meta = read_meta(folder)
+    paths = [shard_path(Path(folder), number) for number in range(meta.shards)]
+    require_shards(Path(folder), meta)
+    sizes = sum(path.stat().st_size for path in paths)
+    return CacheReport(Path(folder), meta.examples, sum(map(_shard_tokens, paths)), sizes, reused_shards)
+
+
+def require_shards(folder: Path, meta: CacheMeta) -> None:
+    """Raise `GfvizError` where a shard's file is not there."""
+    missing = [number for number in range(meta.shards) if not shard_path(folder, number).is_file()]
+    if missing:
+        raise GfvizError(f"the cache {folder} lacks {len(missing)} of {meta.shards} shards: run `gfviz cache` again")
 
 
 def template_hash(tokenizer: Any, chat_template: bool) -> str:
@@ -205,10 +228,11 @@ def _claim(folder: Path, meta: CacheMeta) -> None:
     if not (folder / "cache.json").exists():
         atomic_write_text(folder / "cache.json", json.dumps(asdict(meta), indent=1) + "\n")
         return
-    _require_equal(read_meta(folder), meta, folder, tuple(CacheMeta.__dataclass_fields__))
+    require_equal(read_meta(folder), meta, folder, tuple(CacheMeta.__dataclass_fields__))
 
 
-def _require_equal(found: CacheMeta, wanted: CacheMeta, folder: Path, names: Sequence[str]) -> None:
+def require_equal(found: CacheMeta, wanted: CacheMeta, folder: Path, names: Sequence[str]) -> None:
+    """Raise `GfvizError` with both values for the first of `names` in which two caches differ."""
     for name in names:
         if name != "model" and getattr(found, name) != getattr(wanted, name):
             raise GfvizError(
@@ -274,83 +298,19 @@ def read_shard(path: Path, meta: CacheMeta, number: int) -> dict[str, Tensor]:
         and int(offsets[0]) == 0
         and int(offsets[-1]) == total
         and bool((offsets.diff() > 0).all())
-        and bool((found["ids"] >= 0).all())
-        and bool((found["ids"] < meta.width).all())
-        and not bool(torch.isnan(found["log_probs"]).any())
-        and bool((found["log_probs"] <= 1e-2).all())
-        and not bool(torch.isnan(found["token_log_prob"]).any())
+        and values_are_sound(found, meta)
     )
     if not sound:
         raise GfvizError(f"{path} holds impossible values: run `gfviz cache` again after removing it")
     return found
 
 
-class CachedTeacher:
-    """A teacher read from an offline cache; the same signal, to the last digit on a CPU, as its model online."""
-
-    def __init__(self, name: str, folder: str | Path, meta: CacheMeta) -> None:
-        self.name = name
-        self.folder = Path(folder)
-        self.meta = meta
-        self._shards: dict[int, dict[str, Tensor]] = {}
-
-    def signals(self, part: Mapping[str, Any]) -> AnswerSignal:
-        """The signal of a teacher's part of a batch. Raises `GfvizError` for a damaged shard."""
-        return from_rows([self.row(int(index)) for index in part["index"]], part, self.meta.width)
-
-    def row(self, index: int) -> SignalRow:
-        """The signal of one example of the cached data."""
-        number, place = divmod(index, self.meta.shard_examples)
-        if number not in self._shards:
-            self._shards[number] = read_shard(shard_path(self.folder, number), self.meta, number)
-        shard = self._shards[number]
-        start, stop = int(shard["offsets"][place]), int(shard["offsets"][place + 1])
-        return SignalRow(*(shard[name][start:stop] for name in ("log_probs", "ids", "token_log_prob")))
-
-
-def _unknown_of(model: str, cached: str) -> bool:
-    # `hub:ID` names no commit, and a path that is gone is all that is left of a folder.
-    return model.startswith("hub:") and ("@" not in model or not cached.startswith("hub:"))
-
-
-def open_cache(
-    name: str,
-    folder: str | Path,
-    examples: Sequence[Example],
-    *,
-    dtype: SignalDtype,
-    temperature: float,
-    chat_template: bool,
-    model: str | None = None,
-) -> tuple[CachedTeacher, Any]:
-    """A cached teacher and its tokenizer, checked against the data and settings of a run.
-
-    `model` is the `model_hash` of the teacher that the run names; one that is not on this machine at all (`hub:ID`)
-    has nothing to be compared with. Raises `GfvizError` naming both values where the cache was made from other data or
-    another model, with another chat template, precision or temperature, or where its own tokenizer has changed.
-    """
-    from gfviz.capture.models import load_tokenizer
-
-    folder = Path(folder)
-    meta = read_meta(folder)
-    try:
-        tokenizer = load_tokenizer(folder / "tokenizer")
-    except GfvizError as error:
-        raise GfvizError(f"the cache {folder} lacks its tokenizer: run `gfviz cache` again") from error
-    encoder = ExampleEncoder(tokenizer, chat_template)
-    wanted = CacheMeta(**{
-        **asdict(meta), "tokenizer_hash": encoder.vocabulary.identity, "data_hash": examples_hash(examples),
-        "template_hash": template_hash(tokenizer, chat_template), "dtype": dtype, "temperature": temperature,
-        "examples": len(examples),
-    })  # fmt: skip
-    checked = ("tokenizer_hash", "template_hash", "data_hash", "examples", "dtype", "temperature")
-    _require_equal(meta, wanted, folder, checked)
-    if model is not None and model != meta.model_hash and not _unknown_of(model, meta.model_hash):
-        raise GfvizError(
-            f"the cache {folder} does not fit: its model is {meta.model_hash}, needed is {model}: capture into another "
-            "folder"
-        )
-    missing = [number for number in range(meta.shards) if not shard_path(folder, number).is_file()]
-    if missing:
-        raise GfvizError(f"the cache {folder} lacks {len(missing)} of {meta.shards} shards: run `gfviz cache` again")
-    return CachedTeacher(name, folder, meta), tokenizer
+def values_are_sound(found: Mapping[str, Tensor], meta: CacheMeta) -> bool:
+    """Whether log-probabilities are such and ids are of the vocabulary."""
+    return (
+        bool((found["ids"] >= 0).all())
+        and bool((found["ids"] < meta.width).all())
+        and not bool(torch.isnan(found["log_probs"]).any())
+        and bool((found["log_probs"] <= 1e-2).all())
+        and not bool(torch.isnan(found["token_log_prob"]).any())
+    )

@@ -14,6 +14,7 @@ from gfviz.fusion.config import FusionConfig
 from gfviz.fusion.data import read_examples
 from gfviz.fusion.recipes import accelerate_path
 from gfviz.runs import RunDirectory
+from gfviz.runs.identity import ProcessIdentity
 
 _POLL_SECONDS = 0.1
 
@@ -69,7 +70,8 @@ def stop(run: RunDirectory, timeout: float | None = None) -> bool:
     if process.alive() is None:
         raise GfvizError(f"run {run.id} runs on {process.host}: stop it there")
     try:
-        os.kill(process.pid, signal.SIGTERM)
+        if not _terminate(process):
+            return True
     except ProcessLookupError:
         return True
     except PermissionError as error:
@@ -88,7 +90,15 @@ def worker_command(run: RunDirectory, processes: int = 1, accelerate_config: str
     >>> worker_command(RunDirectory(Path("runs/x")))[1:]
     ['-m', 'gfviz.fusion.worker', 'runs/x']
     """
-    worker = ["-m", "gfviz.fusion.worker", str(run.path)]
+    return launch_command(["-m", "gfviz.fusion.worker", str(run.path)], processes, accelerate_config)
+
+
+def launch_command(worker: list[str], processes: int = 1, accelerate_config: str | Path | None = None) -> list[str]:
+    """The argument list that runs this Python on `worker`, through a launcher for several processes.
+
+    >>> launch_command(["-m", "module"])[1:]
+    ['-m', 'module']
+    """
     if processes < 1:
         raise GfvizError(f"processes = {processes}: at least one is needed")
     if processes == 1 and accelerate_config is None:
@@ -111,6 +121,24 @@ def worker_command(run: RunDirectory, processes: int = 1, accelerate_config: str
     if processes > 1:
         command += ["--num_processes", str(processes), *(["--multi_gpu"] if accelerate_config is None else [])]
     return [*command, *worker]
+
+
+def _terminate(process: ProcessIdentity) -> bool:
+    """Send SIGTERM to this very process; False where it is gone, whoever has its number now."""
+    if not hasattr(os, "pidfd_open"):
+        if process.alive():
+            os.kill(process.pid, signal.SIGTERM)
+            return True
+        return False
+    descriptor = os.pidfd_open(process.pid)
+    try:
+        # The descriptor holds on to one process: what is checked here is what gets the signal.
+        if not process.alive():
+            return False
+        signal.pidfd_send_signal(descriptor, signal.SIGTERM)
+        return True
+    finally:
+        os.close(descriptor)
 
 
 def _has_gpus(count: int) -> bool:

@@ -54,9 +54,9 @@ def measure_steps(config: FusionConfig, examples: Sequence[Example]) -> Measured
     """
     from transformers import TrainerCallback
 
-    from gfviz.fusion.loading import move_model
     from gfviz.fusion.prepare import prepare
     from gfviz.fusion.session import training_arguments
+    from gfviz.fusion.sharding import place_teachers
     from gfviz.fusion.trainer import FusionTrainer
     from gfviz.runs import RunDirectory
 
@@ -93,10 +93,7 @@ def measure_steps(config: FusionConfig, examples: Sequence[Example]) -> Measured
             prepared.trained, training_arguments(short, RunDirectory(Path(scratch))), prepared.objective,
             prepared.train, prepared.collator, prepared.k, config.loss.temperature, callbacks=[clock],
         )  # fmt: skip
-        placed = {teacher.name for teacher in config.teachers if teacher.device or teacher.quantization != "none"}
-        for teacher in prepared.online:
-            if teacher.name not in placed:
-                move_model(teacher.model, trainer.args.device)
+        place_teachers(config, prepared.online, trainer.accelerator)
         trainer.train()
     tokens = statistics.mean(clock.tokens[WARM_UP:])
     return MeasuredSteps(statistics.median(clock.ends[WARM_UP:]), int(tokens), watch.peak)

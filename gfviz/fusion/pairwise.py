@@ -3,6 +3,8 @@
 InfiFusion (arXiv 2501.02795) defines both forms: unified (all sources at once) and pairwise followed by a merge.
 """
 
+import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,23 +20,25 @@ def fuse_pairwise(run: RunDirectory, config: FusionConfig, writer: RunWriter | N
 
     A pair that has finished is not fused again when the run is resumed. Returns None, or why it stopped.
     """
-    from gfviz.fusion.session import create_run, execute, run_examples
+    from gfviz.fusion.session import create_run, execute, run_examples, wait_until
 
     train, evaluation = run_examples(run, config)
     folder = run.path / "pairs"
     for teacher in config.teachers:
-        pair = next((found for found in list_runs(folder) if found.record().name == teacher.name), None)
+        if int(os.environ.get("RANK", "0")):
+            # The first process makes the pair's run.
+            wait_until(lambda name=teacher.name: _pair(folder, name) is not None)  # type: ignore[misc]
+        pair = _pair(folder, teacher.name)
         if pair is None:
             mapping = config.to_mapping() | {"mode": "unified", "name": teacher.name, "runs": str(folder)}
             mapping["teachers"] = [teacher.model_dump(mode="json", by_alias=True)]
             if config.data.answers_from not in (None, teacher.name):
                 raise GfvizError("data.answers_from: in pairwise mode each pair knows its own teacher alone")
             pair = create_run(FusionConfig.model_validate(mapping), train, evaluation)
-        if pair.status().state != "finished":
+        if pair.record().state != "finished":
             hook(FusionEvent("stage", text=f"fusing with {teacher.name}"))
-            execute(pair, hook)
-        if pair.status().state != "finished":
-            return f"stopped while fusing with {teacher.name}"
+            if execute(pair, hook) is not None:
+                return f"stopped while fusing with {teacher.name}"
         if writer is not None:
             for name, (step, value, _) in pair.reader().latest().items():
                 writer.log(step, {f"pair/{teacher.name}/{name}": value})
@@ -42,6 +46,10 @@ def fuse_pairwise(run: RunDirectory, config: FusionConfig, writer: RunWriter | N
     if writer is not None:
         _merge(run, config, writer, evaluation)
     return None
+
+
+def _pair(folder: Path, name: str) -> RunDirectory | None:
+    return next((found for found in list_runs(folder) if found.record().name == name), None)
 
 
 def _merge(run: RunDirectory, config: FusionConfig, writer: RunWriter, evaluation: list[Any]) -> None:

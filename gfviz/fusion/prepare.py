@@ -10,7 +10,7 @@ from gfviz.capture.models import LoadedModel
 from gfviz.errors import GfvizError
 from gfviz.fusion.align import align, pair_in_order
 from gfviz.fusion.batch import Collator, TeacherPart, TrainingExample
-from gfviz.fusion.cache import CachedTeacher, open_cache
+from gfviz.fusion.cached import CachedTeacher, open_cache
 from gfviz.fusion.config import FusionConfig, TeacherConfig
 from gfviz.fusion.data import Example
 from gfviz.fusion.loading import adapt, home_device, load_pivot, load_teacher, logit_width, move_model, pad_id

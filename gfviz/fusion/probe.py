@@ -44,9 +44,16 @@ class GraphProbe:
         self._teachers: dict[str, CoactivationGraph] = {}
 
     def measure(
-        self, step: int, student: Callable[[Mapping[str, Any]], AnswerSignal], sources: Sequence[SignalSource]
+        self,
+        step: int,
+        student: Callable[[Mapping[str, Any]], AnswerSignal],
+        sources: Sequence[SignalSource],
+        keep: bool = True,
     ) -> list[GraphDistance]:
-        """Measure now; saves `step-N-student.safetensors`, and each teacher's graph once. Draws no random number."""
+        """Measure now; saves `step-N-student.safetensors`, and each teacher's graph once. Draws no random number.
+
+        Without `keep` nothing is saved: a process that takes part in the forward passes of sharded models alone.
+        """
         from gfviz.gromov import gromov_wasserstein
 
         with torch.no_grad():
@@ -54,10 +61,11 @@ class GraphProbe:
         whole = _merged([_graph(found, None, "student") for found in signals])
         if whole is None:
             raise GfvizError("graph: the probe examples have no answer position")
-        whole.save(self.folder / f"step-{step:06d}-student.safetensors")
+        if keep:
+            whole.save(self.folder / f"step-{step:06d}-student.safetensors")
         results = []
         for source in sources:
-            teacher = self._teacher(source)
+            teacher = self._teacher(source, keep)
             own = _merged(
                 [
                     _graph(found, batch["teachers"][source.name]["rows"], "student")
@@ -71,13 +79,14 @@ class GraphProbe:
             results.append(GraphDistance(source.name, float(found.lower), float(found.upper)))
         return results
 
-    def _teacher(self, source: SignalSource) -> CoactivationGraph | None:
+    def _teacher(self, source: SignalSource, keep: bool) -> CoactivationGraph | None:
         if source.name not in self._teachers:
             parts = [batch["teachers"][source.name] for batch in self.batches if source.name in batch["teachers"]]
             graph = _merged([_graph(source.signals(part), None, source.name) for part in parts])
             if graph is None:
                 return None
-            graph.save(self.folder / f"{source.name}.safetensors")
+            if keep:
+                graph.save(self.folder / f"{source.name}.safetensors")
             self._teachers[source.name] = graph
         return self._teachers[source.name]
 

@@ -19,12 +19,12 @@ _BLOCK = 1 << 20
 _SAMPLED_BLOCKS = 64
 
 
-def save_model(model: Any, tokenizer: Any, folder: Path, card: str) -> None:
+def save_model(model: Any, tokenizer: Any, folder: Path, card: str, state: Mapping[str, Any] | None = None) -> None:
     """Write weights (safetensors), tokenizer, chat template and README.md; the folder appears whole or not at all."""
     scratch = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(scratch, ignore_errors=True)
     try:
-        model.save_pretrained(scratch)
+        model.save_pretrained(scratch, state_dict=state)
         tokenizer.save_pretrained(scratch)
         (scratch / "README.md").write_text(card, encoding="utf-8")
         for path in scratch.rglob("*"):

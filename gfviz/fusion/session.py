@@ -5,19 +5,22 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from gfviz.errors import GfvizError
+from gfviz.fusion.arguments import training_arguments
 from gfviz.fusion.callback import EventHook, FusionEvent, RunCallback, silent
 from gfviz.fusion.config import FusionConfig, load_config, parse_config
 from gfviz.fusion.data import Example, as_examples, examples_hash, read_examples, spread, write_examples
 from gfviz.fusion.evaluation import EvaluationReport, evaluate_loaded
-from gfviz.fusion.loading import home_device, move_model
+from gfviz.fusion.loading import home_device
 from gfviz.fusion.prepare import Prepared, prepare
 from gfviz.fusion.saving import damaged_checkpoint, model_card, model_hash, save_model
+from gfviz.fusion.sharding import is_sharded, place_teachers, whole_state
 from gfviz.runs import RunDirectory, RunWriter
 
 
@@ -90,8 +93,11 @@ def resume(run: RunDirectory, on_event: EventHook = silent) -> RunDirectory:
     return run
 
 
-def execute(run: RunDirectory, on_event: EventHook = silent, prepared: Prepared | None = None) -> None:
-    """Train a run that exists: become its writer (in the first process), train, evaluate, save, note how it ended."""
+def execute(run: RunDirectory, on_event: EventHook = silent, prepared: Prepared | None = None) -> str | None:
+    """Train a run that exists: become its writer (in the first process), train, evaluate, save, note how it ended.
+
+    Returns None where it has finished, else why it stopped, the same in every process.
+    """
     if run.record().state == "finished":
         raise GfvizError(f"run {run.id} has finished: there is nothing to resume")
     config = parse_config(run.config, source=str(run.path / "config.yaml"))
@@ -104,14 +110,15 @@ def execute(run: RunDirectory, on_event: EventHook = silent, prepared: Prepared 
 
                 ended = fuse_pairwise(run, config, writer, on_event)
                 writer_ends(writer, ended)
-                return
+                return ended
             if prepared is None:
-                train, evaluation = run_examples(run, config)
                 if config.data.answers_from is not None and not (run.path / ANSWERS).is_file():
-                    train = _answers(config, train)
                     if main:
-                        write_examples(run.path / ANSWERS, train)
-                prepared = prepare(config, train, evaluation)
+                        write_examples(run.path / ANSWERS, _answers(config, run_examples(run, config)[0]))
+                    else:
+                        # One process asks the teacher; the others read what it wrote, once it is there whole.
+                        wait_until((run.path / ANSWERS).is_file)
+                prepared = prepare(config, *run_examples(run, config))
             stopped_at = _Session(run, config, prepared, writer, on_event, stopping).work()
     except BaseException as error:
         if writer is not None:
@@ -119,7 +126,15 @@ def execute(run: RunDirectory, on_event: EventHook = silent, prepared: Prepared 
             text = "interrupted" if interrupted else f"{_kind(error)}{' '.join(str(error).split())[:400]}"
             writer.finish("stopped" if interrupted else "failed", text)
         raise
-    writer_ends(writer, None if stopped_at is None else f"asked to stop; checkpoint at step {stopped_at}")
+    ended = None if stopped_at is None else f"asked to stop; checkpoint at step {stopped_at}"
+    writer_ends(writer, ended)
+    return ended
+
+
+def wait_until(done: Callable[[], bool]) -> None:
+    """Wait for what the first process does; where that dies the launcher ends this one too."""
+    while not done():
+        time.sleep(0.2)
 
 
 def writer_ends(writer: RunWriter | None, stopped: str | None) -> None:
@@ -208,11 +223,11 @@ class _Session:
             balance_every=config.loss.balance_every,
         )
         callback.attach(self.trainer)
+        self.collective = is_sharded(self.trainer.accelerator)
+        if self.collective and config.pivot.lora is not None:
+            raise GfvizError("pivot.lora: adapters are not trained on a sharded pivot: use DDP (multi-gpu) or ZeRO-2")
         # After the trainer: its accelerator decides the device, and must not take the teachers for trained models.
-        placed = {teacher.name for teacher in config.teachers if teacher.device or teacher.quantization != "none"}
-        for teacher in prepared.online:
-            if teacher.name not in placed:
-                move_model(teacher.model, self.trainer.args.device)
+        place_teachers(config, prepared.online, self.trainer.accelerator)
         if self.writer is not None:
             prune_checkpoints(self.run.checkpoints_path, config.training.keep_checkpoints)
             self._note_facts()
@@ -281,10 +296,13 @@ class _Session:
             "models": {name: model_hash(one.model, one.revision) for name, one in models.items()},
             "device": str(self.trainer.args.device),
             "world_size": self.trainer.args.world_size,
+            "distributed": str(self.trainer.accelerator.distributed_type.value),
+            "sharded_teachers": [teacher.name for teacher in prepared.online if teacher.collective],
             "dropped_examples": prepared.dropped,
             "coverage": {name: round(found.share, 6) for name, found in prepared.coverage.items()},
             **prepared.facts,
         }
+        self._require_same(self.run.record().facts)
         self.run.add_facts(self.facts)
         if self.writer is not None:
             for name, found in prepared.coverage.items():
@@ -292,8 +310,19 @@ class _Session:
             if prepared.dropped:
                 self.writer.event(f"{prepared.dropped} examples were too long and dropped", kind="warning")
 
+    def _require_same(self, earlier: Mapping[str, Any]) -> None:
+        # Half a run on other data, or from another model, would look like a whole one.
+        if not self.run.checkpoints():
+            return
+        for what in ("data", "models", "k"):
+            if what in earlier and earlier[what] != self.facts[what]:
+                raise GfvizError(
+                    f"run {self.run.id} cannot go on: its {what} changed since it began (recorded {earlier[what]}, now "
+                    f"{self.facts[what]}): restore them, or start a new run"
+                )
+
     def _evaluate(self, step: int) -> dict[str, float]:
-        if self.writer is None or not self.prepared.evaluation:
+        if not self.prepared.evaluation or (self.writer is None and not self.collective):
             return {}
         settings = self.config.evaluation
 
@@ -324,7 +353,9 @@ class _Session:
         self.hook(FusionEvent("evaluation", step, int(self.trainer.state.max_steps), rows))
 
     def _measure(self, step: int) -> dict[str, float]:
-        if self.writer is None or not self.prepared.objective.terms or not self.prepared.probe:
+        if not self.prepared.objective.terms or not self.prepared.probe:
+            return {}
+        if self.writer is None and not self.collective:
             return {}
         if not hasattr(self, "_probe"):
             from gfviz.fusion.probe import GraphProbe
@@ -334,53 +365,16 @@ class _Session:
                 self.trainer.args.device,
             )  # fmt: skip
         sources = [term.source for term in self.prepared.objective.terms]
-        found = self._probe.measure(step, self.trainer.probe_signal, sources)
+        found = self._probe.measure(step, self.trainer.probe_signal, sources, keep=self.writer is not None)
         rows = {f"graph/{item.teacher}/lower": item.lower for item in found}
         return rows | {f"graph/{item.teacher}/upper": item.upper for item in found}
 
     def _save(self) -> None:
+        state = whole_state(self.trainer.accelerator, self.trainer.model) if self.collective else None
         if self.writer is None:
             return
         model: Any = self.trainer.accelerator.unwrap_model(self.trainer.model)
         if self.config.pivot.lora is not None:
             model = model.merge_and_unload()
         card = model_card(self.config, self.run.id, self.facts, self.reports.get("start"), self.reports.get("end"))
-        save_model(model, self.prepared.pivot.tokenizer, self.run.model_path, card)
-
-
-def training_arguments(config: FusionConfig, run: RunDirectory) -> Any:
-    """The configuration in the words of transformers."""
-    from transformers import TrainingArguments
-
-    training = config.training
-    return TrainingArguments(
-        output_dir=str(run.checkpoints_path),
-        max_steps=training.steps or -1,
-        num_train_epochs=training.epochs or 1.0,
-        per_device_train_batch_size=training.batch_size,
-        gradient_accumulation_steps=training.accumulation,
-        learning_rate=training.learning_rate,
-        lr_scheduler_type=training.scheduler,
-        warmup_steps=training.warmup,
-        weight_decay=training.weight_decay,
-        max_grad_norm=training.max_grad_norm,
-        bf16=training.precision == "bfloat16",
-        fp16=training.precision == "float16",
-        use_cpu=training.device == "cpu",
-        seed=config.seed,
-        data_seed=config.seed,
-        logging_strategy="steps",
-        logging_steps=training.log_every,
-        # The filter reads the loss at every step, which makes a GPU wait; the callback judges steps itself.
-        logging_nan_inf_filter=False,
-        save_strategy="steps" if training.checkpoint_every else "no",
-        save_steps=training.checkpoint_every or 500,
-        report_to=training.report_to or "none",
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        fsdp=training.fsdp or "",
-        fsdp_config=training.fsdp_config,
-        deepspeed=training.deepspeed,
-        dataloader_pin_memory=False,
-        ddp_find_unused_parameters=False,
-    )
+        save_model(model, self.prepared.pivot.tokenizer, self.run.model_path, card, state)

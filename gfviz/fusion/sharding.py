@@ -8,6 +8,10 @@ from typing import Any
 
 from torch import nn
 
+from gfviz.fusion.config import FusionConfig
+from gfviz.fusion.loading import move_model
+from gfviz.fusion.teachers import OnlineTeacher
+
 
 def is_sharded(accelerator: Any) -> bool:
     """Whether forward passes of the pivot are collective: all processes must make the same ones."""
@@ -15,6 +19,27 @@ def is_sharded(accelerator: Any) -> bool:
         return True
     plugin = accelerator.state.deepspeed_plugin
     return plugin is not None and plugin.zero_stage == 3
+
+
+def place_teachers(config: FusionConfig, teachers: list[OnlineTeacher], accelerator: Any) -> None:
+    """Put the teachers that have no place of their own where the pivot trains: in shards under FSDP2, else whole.
+
+    Under DeepSpeed they stay whole as well: its ZeRO-3 would want an engine for each.
+    """
+    placed = {teacher.name for teacher in config.teachers if teacher.device or teacher.quantization != "none"}
+    for teacher in teachers:
+        if teacher.name in placed:
+            continue
+        if accelerator.is_fsdp2 and accelerator.num_processes > 1:
+            shard_frozen(teacher.model, accelerator)
+            teacher.collective = True
+        else:
+            move_model(teacher.model, accelerator.device)
+
+
+def whole_state(accelerator: Any, model: Any) -> dict[str, Any]:
+    """All weights of a sharded model, on the CPU of the first process; a collective call."""
+    return accelerator.get_state_dict(model)
 
 
 def shard_frozen(model: nn.Module, accelerator: Any) -> nn.Module:

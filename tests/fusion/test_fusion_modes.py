@@ -118,7 +118,7 @@ def test_resume_with_another_number_of_processes_is_refused(zoo, tmp_path: Path)
     writer = run.writer()
     writer.close()
     state = run.checkpoints()[-1][1] / "fusion.json"
-    state.write_text(json.dumps({**json.loads(state.read_text()), "world_size": 4}))
+    state.write_text(json.dumps({**json.loads(state.read_text()), "world_size": 4}) + "\n")
     from gfviz.fusion import resume
 
     with pytest.raises(GfvizError, match="written by 4 processes"):
