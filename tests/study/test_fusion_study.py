@@ -9,6 +9,7 @@ from transformers import TrainerCallback, TrainingArguments
 
 from gfviz.errors import GfvizError
 from gfviz.fusion.trainer import FusionTrainer
+from gfviz.study.fusion import keep_results, results, shipped_fusion_results
 from gfviz.study.fusion.commands import print_plan, study_command
 from gfviz.study.fusion.data import ensure_group
 from gfviz.study.fusion.loop import make_streams, training_losses
@@ -63,7 +64,7 @@ def test_a_study_runs_all_its_cells_and_the_confirmation(study):
 def test_nothing_is_made_twice_and_a_kept_run_is_the_run(study, tmp_path):
     out, size, result = study
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.json") if path.parent.name in ("runs", "models")}
-    again = run_fusion_study(out, size, progress=False)
+    again = run_fusion_study(out, size, limit=0, progress=False)
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert again.table.equals(result.table)
     # A run that is lost is made again, to the last digit.
@@ -159,6 +160,19 @@ def test_the_lean_loop_has_the_losses_of_the_trainer(study, tmp_path, method):
     expected = [values["loss/total"] for _, values in trainer.meter.read(lambda values: values)]
     assert losses[0] != pytest.approx(losses[-1], rel=1e-2)
     assert losses == pytest.approx(expected, rel=2e-5)
+
+
+def test_what_ships_reads_back(study, tmp_path, monkeypatch):
+    out, size, _ = study
+    result = run_fusion_study(out, size, progress=False)
+    keep_results(result, tmp_path)
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    runs, found, facts = shipped_fusion_results("smoke")
+    assert len(runs) == len(result.table) == facts["done"]
+    assert found["sft"].tolist() == pytest.approx(result.verdicts["sft"].tolist(), rel=1e-4, nan_ok=True)
+    assert facts["evidence"] is False
+    with pytest.raises(GfvizError, match="no fusion study of the size 'gpu' ships"):
+        shipped_fusion_results("gpu")
 
 
 def test_the_command_prints_json_and_nothing_else(study, capsys, monkeypatch):

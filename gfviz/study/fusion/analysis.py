@@ -81,11 +81,11 @@ def difference(table: pd.DataFrame, stage: str, regime: str, method: str, other:
 def verdicts(table: pd.DataFrame, stage: str = "study") -> pd.DataFrame:
     """One row per regime and method: its score, its paired differences, and what they prove after correction.
 
-    Columns: regime, labels, method, ours, seeds, mean, low, high; for each rival (sft, one-hot, shuffled, without,
-    answers) `<rival>` (difference in exact match), `<rival>_low`, `<rival>_high`; p_sft, p_controls, p_without, p_all
-    (the largest p of what has to be beaten: that all are beaten is an intersection-union test), all Holm-adjusted over
-    the cells of the stage; beats_sft, beats_controls, beats_without, beats_all; closed: share of the way from SFT to
-    same-tokenizer KL. A comparison whose runs are missing is NaN and beats nothing.
+    Columns: regime, labels, method, ours, seeds, mean, low, high; for each rival (sft, pivot, answers, one-hot,
+    shuffled, without) `<rival>` (difference in exact match), `<rival>_low`, `<rival>_high`; p_sft, p_controls,
+    p_without, p_all (the largest p of what has to be beaten: that all are beaten is an intersection-union test), all
+    Holm-adjusted over the cells of the stage; beats_sft, beats_controls, beats_without, beats_all; closed: share of the
+    way from SFT to same-tokenizer KL. A comparison whose runs are missing is NaN and beats nothing.
     """
     import pandas as pd
 
@@ -110,7 +110,11 @@ def _row(table: pd.DataFrame, stage: str, regime: str, name: str) -> dict[str, A
     labels = table.loc[table["regime"] == regime, "labels"].iloc[0]
     row: dict[str, Any] = {"regime": regime, "labels": labels, "method": name, "ours": method.ours}
     row |= {"seeds": level.seeds, "mean": level.mean, "low": level.low, "high": level.high}
-    rivals = {"sft": "sft", "answers": "answers"} | {c: f"{name} {c}" for c in CONTROLS} | {"without": method.without}
+    rivals = (
+        {"sft": "sft", "pivot": "pivot", "answers": "answers"}
+        | {c: f"{name} {c}" for c in CONTROLS}
+        | {"without": method.without}
+    )
     p: dict[str, float] = {}
     for rival, other in rivals.items():
         # A rival that is the method itself, or a part that it does not have, is no rival.

@@ -19,6 +19,7 @@ _SHOWN = {
     "mean": "exact match",
     "sft": "− SFT",
     "interval": "95% interval",
+    "pivot": "− unfused pivot",
     "answers": "− teacher's answers",
     "one-hot": "− one-hot",
     "shuffled": "− shuffled",
@@ -63,7 +64,23 @@ def _found(report: Report, study: FusionStudy) -> None:
                 f"With {kind} labels, {name}: {len(winners)} of {len(part)} cells of a structure loss beat SFT, both "
                 f"controls and the same run without it after correction{': ' + named if named else ''}."
             )
+        lines += _against_pivot(study, stage, name)
     report.points(lines)
+
+
+def _against_pivot(study: FusionStudy, stage: str, name: str) -> list[str]:
+    """Beating plain fine-tuning is no gain where fine-tuning itself loses: say where that is so."""
+    found = study.verdicts
+    part = found[(found["stage"] == stage) & (found["method"] == "sft")]
+    lines = []
+    for row in part[part["pivot"].notna()].itertuples():
+        cells = found[(found["stage"] == stage) & (found["regime"] == row.regime) & found["ours"].astype(bool)]
+        above = int((cells["pivot_low"] > 0).sum())
+        lines.append(
+            f"In {row.regime}, {name}, SFT ends {100 * row.pivot:+.1f} points from the unfused pivot; {above} of "
+            f"{len(cells)} structure losses end above it (95% interval, not corrected)."
+        )
+    return lines
 
 
 def _stage(report: Report, part: pd.DataFrame, title: str) -> None:
@@ -77,7 +94,7 @@ def _stage(report: Report, part: pd.DataFrame, title: str) -> None:
 
 def _table(rows: pd.DataFrame) -> pd.DataFrame:
     found = rows.copy()
-    for name in ("mean", "sft", "sft_low", "sft_high", "answers", "one-hot", "shuffled", "without"):
+    for name in ("mean", "sft", "sft_low", "sft_high", "pivot", "answers", "one-hot", "shuffled", "without"):
         found[name] = (100 * found[name]).round(1)
     found["interval"] = [
         "–" if low != low else f"[{low:.1f}, {high:.1f}]" for low, high in zip(found["sft_low"], found["sft_high"])

@@ -112,7 +112,7 @@ def run_fusion_study(
         first = planned_cells(plan, 1)
         left = pool.run(out, plan, first, limit, report)
         extra: list[Cell] = []
-        if left is None or left > 0:
+        if all(_run_file(out, cell).is_file() for cell in first):
             extra = confirmation_cells(plan, finalists(verdicts(_collect(out, first)), plan.finalists))
             pool.run(out, plan, [*extra, *cells], left, report)
     return finish(out, plan, config, [*cells, *extra])
