@@ -172,6 +172,19 @@ def test_correction_counts_every_cell():
     assert together.loc["gld-anchored", "p_all"] == pytest.approx(2 * alone.loc["gld-anchored", "p_all"])
 
 
+def test_cells_that_are_listed_count_before_they_are_made():
+    table = made_table(GAINS)
+    made = [Cell("unsure-noisy", name, seed) for name in GAINS for seed in range(5)]
+    as_made = verdicts(table, listed=made).set_index("method")
+    assert as_made["p_all"].equals(verdicts(table).set_index("method")["p_all"])
+    more = [*made, *(Cell("sure-clean", cell.method, cell.seed) for cell in made)]
+    counted = verdicts(table, listed=more).set_index("method")
+    # Two structure losses in either regime: four cells for the two that were made.
+    assert counted.loc["gld-anchored", "p_all"] == pytest.approx(2 * as_made.loc["gld-anchored", "p_all"])
+    longer = [*made, *(Cell("unsure-noisy", name, 5) for name in GAINS)]
+    assert not verdicts(table, listed=longer)["beats_sft"].any()
+
+
 def test_missing_rivals_beat_nothing():
     table = made_table({name: gain for name, gain in GAINS.items() if "shuffled" not in name})
     found = verdicts(table).set_index("method").loc["gld-anchored"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import t as student_t
 
-from gfviz.study.fusion.plan import CONTROLS, METHODS
+from gfviz.study.fusion.plan import CONTROLS, METHODS, Cell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,17 +51,21 @@ def student(values: Sequence[float] | np.ndarray) -> Paired:
     return Paired(mean, mean - reach, mean + reach, float(student_t.sf(mean / error, count - 1)), count)
 
 
-def holm(values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values (Holm 1979), in the order given; NaN stays NaN and counts as no test.
+def holm(values: Sequence[float], listed: int = 0) -> list[float]:
+    """Holm's adjusted p-values (Holm 1979), in the order given; NaN stays NaN.
+
+    Tests that are NaN do not count, but at least `listed` do: those that were planned and not made yet among them.
 
     >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
     [0.03, 0.06, 0.06]
+    >>> [round(p, 3) for p in holm([0.01, float("nan")], listed=4)]
+    [0.04, nan]
     """
     order = sorted((place for place, p in enumerate(values) if not math.isnan(p)), key=lambda place: values[place])
     adjusted = [math.nan] * len(values)
-    largest = 0.0
+    largest, count = 0.0, max(len(order), listed)
     for rank, place in enumerate(order):
-        largest = max(largest, min(1.0, (len(order) - rank) * values[place]))
+        largest = max(largest, min(1.0, (count - rank) * values[place]))
         adjusted[place] = largest
     return adjusted
 
@@ -78,7 +82,7 @@ def difference(table: pd.DataFrame, stage: str, regime: str, method: str, other:
     return student([ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())])
 
 
-def verdicts(table: pd.DataFrame, stage: str = "study") -> pd.DataFrame:
+def verdicts(table: pd.DataFrame, stage: str = "study", listed: Sequence[Cell] = ()) -> pd.DataFrame:
     """One row per regime and method: its score, its paired differences, and what they prove after correction.
 
     Columns: regime, labels, method, ours, seeds, mean, low, high; for each rival (sft, pivot, answers, one-hot,
@@ -86,25 +90,44 @@ def verdicts(table: pd.DataFrame, stage: str = "study") -> pd.DataFrame:
     p_without, p_all (the largest p of what has to be beaten: that all are beaten is an intersection-union test), all
     Holm-adjusted over the cells of the stage; beats_sft, beats_controls, beats_without, beats_all; closed: share of the
     way from SFT to same-tokenizer KL. A comparison whose runs are missing is NaN and beats nothing.
+
+    With `listed`, the correction counts every cell of the list, made or not, and a comparison proves nothing before all
+    the list's seeds are there.
     """
     import pandas as pd
 
     chosen = table[table["stage"] == stage]
     rows = [
-        _row(chosen, stage, regime, method)
+        _row(chosen, stage, regime, method, len({cell.seed for cell in listed}))
         for regime, method in chosen[["regime", "method"]].drop_duplicates().itertuples(index=False, name=None)
         if METHODS[method].control == "none"
     ]
     found = pd.DataFrame(rows)
     if found.empty:
         return found
+    count = _comparisons(listed)
     for name in ("sft", "controls", "without", "all"):
-        found[f"p_{name}"] = holm(found[f"p_{name}"].tolist())
+        found[f"p_{name}"] = holm(found[f"p_{name}"].tolist(), count[name])
         found[f"beats_{name}"] = found[f"p_{name}"] < LEVEL
     return found
 
 
-def _row(table: pd.DataFrame, stage: str, regime: str, name: str) -> dict[str, Any]:
+def _comparisons(listed: Sequence[Cell]) -> dict[str, int]:
+    """How many cells of a list can be tested against each rival."""
+    cells = {(cell.regime, cell.method) for cell in listed}
+    plain = [(regime, METHODS[name]) for regime, name in cells if METHODS[name].control == "none"]
+    controlled = {cell for cell in plain if cell[1].controls and {(cell[0], c) for c in cell[1].controls} <= cells}
+    apart = {cell for cell in plain if cell[1].ours and (cell[0], cell[1].without) in cells}
+    against_sft = sum(method.kind not in ("pivot", "sft") for _, method in plain)
+    return {
+        "sft": against_sft,
+        "controls": len(controlled),
+        "without": len(apart),
+        "all": len(controlled & apart),
+    }
+
+
+def _row(table: pd.DataFrame, stage: str, regime: str, name: str, seeds: int) -> dict[str, Any]:
     method = METHODS[name]
     level = student(list(scores_of(table, stage, regime, name).values()))
     labels = table.loc[table["regime"] == regime, "labels"].iloc[0]
@@ -123,14 +146,21 @@ def _row(table: pd.DataFrame, stage: str, regime: str, name: str) -> dict[str, A
         )
         found = student([]) if absent else difference(table, stage, regime, name, other)
         row |= {rival: found.mean, f"{rival}_low": found.low, f"{rival}_high": found.high}
-        p[rival] = found.p
-    gain = difference(table, stage, regime, "kl-same", "sft")
-    row["closed"] = row["sft"] / gain.mean if gain.mean > 0 and method.kind == "distil" else math.nan
+        p[rival] = found.p if found.seeds >= seeds else math.nan
+    row["closed"] = _closed(table, stage, regime, name) if method.kind == "distil" else math.nan
     row["p_sft"] = p["sft"] if method.kind != "pivot" else math.nan
     row["p_controls"] = _worst([p[control] for control in CONTROLS])
     row["p_without"] = p["without"]
     row["p_all"] = _worst([row["p_sft"], row["p_controls"], row["p_without"]]) if method.ours else math.nan
     return row
+
+
+def _closed(table: pd.DataFrame, stage: str, regime: str, name: str) -> float:
+    """Share of the way from SFT to same-tokenizer KL, over the seeds that all three have; NaN where there is no way."""
+    ours, start, end = (scores_of(table, stage, regime, method) for method in (name, "sft", "kl-same"))
+    seeds = sorted(ours.keys() & start.keys() & end.keys())
+    way = sum(end[seed] - start[seed] for seed in seeds)
+    return sum(ours[seed] - start[seed] for seed in seeds) / way if way > 0 else math.nan
 
 
 def _worst(values: Sequence[float]) -> float:

@@ -297,7 +297,8 @@ def finish(out: Path, plan: StudySize, config: dict[str, Any], cells: Sequence[C
     from gfviz.study.fusion.models import model_scores
 
     table = _collect(out, cells)
-    parts = [verdicts(table, stage).assign(stage=stage) for stage in ("study", "confirm")]
+    listed = {stage: [cell for cell in cells if cell.stage == stage] for stage in ("study", "confirm")}
+    parts = [verdicts(table, stage, part).assign(stage=stage) for stage, part in listed.items()]
     found = pd.concat([part for part in parts if len(part)]) if any(map(len, parts)) else pd.DataFrame()
     _write_table(out / "table", table)
     _write_table(out / "verdicts", found)
