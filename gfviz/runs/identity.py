@@ -8,8 +8,6 @@ import sys
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-import psutil
-
 from gfviz.errors import GfvizError
 
 _held: set[Path] = set()
@@ -31,6 +29,8 @@ class ProcessIdentity(NamedTuple):
     @classmethod
     def of(cls, pid: int | None = None) -> "ProcessIdentity":
         """Identity of a live process (this one by default). Raises `GfvizError` where there is none."""
+        import psutil  # here, because reading runs does not need what importing it costs
+
         pid = os.getpid() if pid is None else pid
         try:
             created = psutil.Process(pid).create_time()
@@ -72,6 +72,8 @@ class ProcessIdentity(NamedTuple):
             return None
         if self.boot != boot_id():
             return False
+        import psutil
+
         try:
             process = psutil.Process(self.pid)
             if process.status() == psutil.STATUS_ZOMBIE:
@@ -89,6 +91,8 @@ def boot_id() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
+        import psutil
+
         return f"{platform.node()}-{round(psutil.boot_time(), -1):.0f}"
 
 
