@@ -1,4 +1,4 @@
-"""Several processes on CPUs: sharded pivot and teachers, shared captures and caches, what only the first may do."""
+"""Several processes on CPUs: a routed teacher, shared captures and caches, what only the first may do."""
 
 import json
 import os
@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 
 import gfviz as gv
@@ -31,20 +30,11 @@ from tests.fusion.test_fusion_trainer import settings
 from tests.fusion.tiny import sums
 
 
-def fsdp2_environment() -> dict[str, str]:
-    """What `accelerate launch` makes of the shipped file; it starts one process alone where there is no GPU."""
-    shipped = yaml.safe_load(accelerate_path("fsdp2").read_text())["fsdp_config"]
-    found = {
-        name.upper(): json.dumps(value) if isinstance(value, bool) else str(value) for name, value in shipped.items()
-    }
-    return {"ACCELERATE_USE_FSDP": "true", **found}
-
-
-def trained(config: dict, processes: int, environment: dict[str, str]) -> RunDirectory:
+def trained(config: dict, processes: int) -> RunDirectory:
     run = session.create_run(parse_config(config))
     done = subprocess.run(
         worker_command(run, processes), capture_output=True, text=True, timeout=280,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert run.status().state == "finished"
@@ -60,14 +50,13 @@ def assert_same_shard(first: Path, second: Path, number: int) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_a_pivot_and_teachers_in_shards_train_as_whole_ones(zoo, tmp_path: Path) -> None:
-    """FSDP2, two processes: a routed teacher that one process may have no example for, evaluation, graphs, the model
-    saved whole, and a run that goes on from its sharded checkpoint."""
+def test_two_processes_with_a_routed_teacher_train_as_one(zoo, tmp_path: Path) -> None:
+    """A routed teacher that one process may have no example for, evaluation, graphs, checkpoints, the saved model."""
     write_examples(tmp_path / "train.jsonl", sums())
     write_examples(tmp_path / "eval.jsonl", sums(6))
     files = {"train": [str(tmp_path / "train.jsonl")], "evaluation": [str(tmp_path / "eval.jsonl")]}
     runs = []
-    for processes, size, environment in ((1, 4, {}), (2, 2, fsdp2_environment())):
+    for processes, size in ((1, 4), (2, 2)):
         config = settings(
             zoo, tmp_path, teachers=("other", "twin"), data=files, loss={"structure": "spectral", "beta": 1.0},
             training={"steps": 4, "batch_size": size, "log_every": 1, "checkpoint_every": 2},
@@ -75,10 +64,9 @@ def test_a_pivot_and_teachers_in_shards_train_as_whole_ones(zoo, tmp_path: Path)
         )  # fmt: skip
         config["teachers"][0]["domains"] = ["sum"]
         config["evaluation"]["at_end"] = True
-        runs.append(trained(config, processes, environment))
+        runs.append(trained(config, processes))
     facts = runs[1].record().facts
-    assert (facts["distributed"], facts["world_size"]) == ("FSDP", 2)
-    assert facts["sharded_teachers"] == ["other", "twin"]
+    assert (facts["distributed"], facts["world_size"]) == ("MULTI_CPU", 2)
     for name in ("loss/total", "loss/other/token", "loss/twin/structure", "grad_norm", "graph/twin/upper", "eval/nll"):
         first, second = (run.reader().series(name).values for run in runs)
         np.testing.assert_allclose(first, second, rtol=2e-4, err_msg=name)
@@ -96,10 +84,10 @@ def test_pairwise_and_answers_with_two_processes(zoo, tmp_path: Path) -> None:
     write_examples(tmp_path / "train.jsonl", sums(8))
     data = {"train": [str(tmp_path / "train.jsonl")]}
     common = {"training": {"steps": 2, "batch_size": 2}}
-    pairs = trained(settings(zoo, tmp_path, ("other", "twin"), data=data, mode="pairwise", **common), 2, {})
+    pairs = trained(settings(zoo, tmp_path, ("other", "twin"), data=data, mode="pairwise", **common), 2)
     assert len(list((pairs.path / "pairs").glob("*/run.json"))) == 2
     data = {**data, "answers_from": "other", "max_answer_tokens": 6}
-    taught = trained(settings(zoo, tmp_path, data=data, **common), 2, {})
+    taught = trained(settings(zoo, tmp_path, data=data, **common), 2)
     assert read_examples([taught.path / "data" / "answers.jsonl"])
 
 
