@@ -78,6 +78,44 @@ def test_two_processes_with_a_routed_teacher_train_as_one(zoo, tmp_path: Path) -
     assert [step for step, _ in runs[1].checkpoints()] == [2, 4]
 
 
+SHARDS = """
+import torch
+import torch.distributed as dist
+from types import SimpleNamespace
+from gfviz.fusion.sharding import shard_frozen
+from tests.fusion.tiny import make_model
+torch.set_num_threads(1)
+dist.init_process_group("gloo")
+ids = torch.arange(12).reshape(2, 6)
+for kind in ("gpt2", "llama"):
+    model = make_model(kind, 60).eval().requires_grad_(False)
+    with torch.no_grad():
+        whole = model(ids).logits
+        shard_frozen(model, SimpleNamespace(device=torch.device("cpu"), num_processes=2))
+        parts = sum(p.to_local().numel() for p in model.parameters())
+        total = sum(p.numel() for p in model.parameters())
+        assert parts <= 0.55 * total, (parts, total)
+        mine = slice(dist.get_rank(), dist.get_rank() + 1)
+        torch.testing.assert_close(model(ids[mine]).logits, whole[mine])
+print("whole and in shards agree")
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_a_frozen_model_in_fsdp2_shards_gives_the_same_logits(tmp_path: Path) -> None:
+    """Two gloo processes, torch's own sharding: each holds half, each reads an example of its own."""
+    (tmp_path / "shards.py").write_text(SHARDS)
+    home = str(Path(__file__).resolve().parents[2])
+    done = subprocess.run(
+        launch_command([str(tmp_path / "shards.py")], 2), capture_output=True, text=True, timeout=600,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": home},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("whole and in shards agree") == 2
+
+
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_pairwise_and_answers_with_two_processes(zoo, tmp_path: Path) -> None:
