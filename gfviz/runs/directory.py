@@ -19,8 +19,8 @@ from typing import Any, Literal, NamedTuple, cast, get_args
 import yaml
 
 from gfviz.errors import GfvizError
-from gfviz.files import atomic_write_text, claimed, sweep, sync_folder
-from gfviz.runs.foreign import checkpoint_is_whole, read_json, remove_dead_folders, text_of, time_of
+from gfviz.files import atomic_write_text, sweep, sync_folder
+from gfviz.runs.foreign import checkpoint_is_whole, made_and_held, read_json, remove_dead_folders, text_of, time_of
 from gfviz.runs.identity import ProcessIdentity, WriterLock
 from gfviz.runs.reader import RunReader, RunState, RunStatus
 from gfviz.runs.writer import FailurePolicy, RunWriter
@@ -135,8 +135,7 @@ class RunDirectory:
         scratch = root / f".new-{run_id}"
         try:
             remove_dead_folders(root)
-            scratch.mkdir(parents=True)
-            with claimed(scratch, wait=True):
+            with made_and_held(scratch):
                 (scratch / "graphs").mkdir()
                 (scratch / "checkpoints").mkdir()
                 run = cls(scratch)

@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import shutil
-import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,28 @@ from gfviz.files import claimed
 # End of the year 9999: what calendars, and so every display, can hold.
 _LAST_TIME = 253402300799.0
 MAX_SMALL_FILE = 4 * 1024 * 1024
-_YOUNG_SECONDS = 2.0
+
+
+@contextlib.contextmanager
+def made_and_held(folder: Path) -> Iterator[None]:
+    """Make a folder and hold it: between the two, a sweep may take it for a dead one's, and it is made again."""
+    while True:
+        folder.mkdir(parents=True)
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(claimed(folder, wait=True))
+            except FileNotFoundError:
+                continue
+            if folder.is_dir():
+                yield
+                return
 
 
 def remove_dead_folders(root: Path) -> None:
     """Remove the runs that a killed process had half made, or half removed."""
     for path in [*root.glob(".new-*"), *root.glob(".removed-*")]:
         with contextlib.suppress(OSError):
-            # One just made may not have been locked by its maker yet.
-            if path.is_symlink() or not path.is_dir() or time.time() - path.stat().st_mtime < _YOUNG_SECONDS:
+            if path.is_symlink() or not path.is_dir():
                 continue
             with claimed(path) as dead:
                 if dead:

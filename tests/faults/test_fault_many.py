@@ -1,6 +1,8 @@
 """Many at once on one store: runs, readers and tabs; two launches; a run deleted while it is watched; a reboot."""
 
+import contextlib
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -17,7 +19,7 @@ from gfviz.files import atomic_path, claimed, sweep
 from gfviz.fusion.config import load_config, parse_config
 from gfviz.fusion.launch import launch_resume
 from gfviz.fusion.session import create_run, execute
-from gfviz.runs import RunDirectory, list_runs
+from gfviz.runs import RunDirectory, foreign, list_runs
 from gfviz.runs.identity import ProcessIdentity
 from tests.faults.forks import run_child
 from tests.faults.victims import fusion_mapping, zoo
@@ -262,11 +264,8 @@ def test_temporary_files_of_the_living_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_half_made_and_half_removed_runs_are_cleared_away(tmp_path: Path) -> None:
-    import os
-
     for name in (".new-20260101-000000-x-1a2b", ".removed-20260101-000000-x-1a2b-ffff"):
         (tmp_path / name / "graphs").mkdir(parents=True)
-        os.utime(tmp_path / name, (1, 1))
     outside = tmp_path.parent / "outside"
     outside.mkdir()
     (tmp_path / ".new-link").symlink_to(outside)
@@ -298,3 +297,28 @@ def test_writers_of_one_file_at_once_leave_one_whole_file(tmp_path: Path) -> Non
         thread.join()
     assert problems == []
     assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_a_new_run_that_a_sweep_takes_for_a_dead_one_is_made_again(tmp_path, monkeypatch):
+    """Between making its folder and locking it, another process's sweep may come by."""
+    real, taken = foreign.claimed, []
+
+    @contextlib.contextmanager
+    def swept(path, wait=False):
+        if wait and len(taken) < 2:
+            taken.append(path)
+            if len(taken) == 1:
+                shutil.rmtree(path)  # before it is opened
+            else:
+                with real(path, wait) as mine:
+                    shutil.rmtree(path)  # after it is opened, before it is looked at
+                    yield mine
+                return
+        with real(path, wait) as mine:
+            yield mine
+
+    monkeypatch.setattr(foreign, "claimed", swept)
+    run = RunDirectory.create(tmp_path, {"a": 1}, name="x")
+    assert len(taken) == 2
+    assert [path.name for path in tmp_path.iterdir()] == [run.id]
+    assert (run.path / "graphs").is_dir()

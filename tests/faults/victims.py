@@ -28,7 +28,6 @@ from gfviz.fusion.session import create_run, execute
 from gfviz.graph import load_graph
 from gfviz.paths import app_dir
 from gfviz.runs import RunDirectory, list_runs
-from gfviz.runs.foreign import remove_dead_folders
 from gfviz.study.validate.runner import run_validation
 from tests.faults import tabs
 from tests.faults.forks import Ended, Tell, run_child
@@ -125,10 +124,6 @@ class Victim:
         ended = self.start(None, False)
         if ended.code != 0:
             return [f"the restart failed: {' '.join(ended.printed[-600:].split())}"]
-        if list((self.broken / "runs").glob(".new-*")):
-            # A run half made less than two seconds before the restart is cleared away by the next creation of a run.
-            time.sleep(2.1)
-            remove_dead_folders(self.broken / "runs")
         return [*self.compare(), *leftovers(self.broken)]
 
 
