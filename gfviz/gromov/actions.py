@@ -162,8 +162,10 @@ def match_heads(problem: Problem, state: State, size: int) -> Outcome:
 def ask_pot(problem: Problem, state: State) -> Outcome:
     import ot
 
-    # at a largest entry of one, as a careful user would ask: its tolerances are absolute
+    # At a largest entry of one, as a careful user would ask: its tolerances are absolute. From some size on at a
+    # quarter, where it stops sooner: at one, 0/1 graphs of 64 nodes take ten times as long and end no better than ours.
     top = max(problem.a.magnitude, problem.b.magnitude) or 1.0
+    top *= 1.0 if problem.a.n * problem.b.n <= 1024 else 4.0
     c, d = problem.a.dense / top, problem.b.dense / top
     plan = np.asarray(
         ot.gromov.gromov_wasserstein(c, d, problem.a.weights, problem.b.weights, "square_loss", symmetric=True)

@@ -87,7 +87,7 @@ def dual(problem: Problem, sweeps: int) -> tuple[float, float]:
 
 def weighted_sweeps(problem: Problem) -> int:
     cells = problem.a.n * problem.b.n
-    return int(min(40, max(4, 4 * (4200 / cells) ** 2)))
+    return int(min(40, max(3, 3 * (5000 / cells) ** 2)))
 
 
 def weighted_dual(problem: Problem) -> tuple[float, float]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from gfviz.gromov import native
 from gfviz.gromov.problem import Problem
-from gfviz.gromov.transport import Plan, assignment, cheapest
+from gfviz.gromov.transport import Plan, assignment, cheapest, monotone_assignment
 
 EXACT_STEPS = 2_000_000_000
 """Up to this many steps n·m·(n + m) the compiled merge compares rows of unequal weights exactly: some seconds."""
@@ -150,5 +150,8 @@ def gilmore_lawler_bound(problem: Problem) -> tuple[float, Plan]:
     corr += np.outer(problem.a.diagonal, problem.b.diagonal)
     square_c, square_d = np.einsum("ik,ik->i", c, c), np.einsum("ik,ik->i", d, d)
     cost = square_c[:, None] + square_d[None, :] - 2 * corr
-    match = assignment(cost)
+    orders = [np.argsort(side.row_means, kind="stable") for side in (problem.a, problem.b)]
+    match = monotone_assignment(cost, *orders)
+    if match is None:
+        match = assignment(cost)
     return float(cost[np.arange(n), match].sum() / n**2), Plan.permutation(match)

@@ -116,3 +116,18 @@ def test_graphs_of_whole_numbers_are_the_same_at_every_scale(scale: float) -> No
     assert scaled.lower / scale == pytest.approx(plain.lower, rel=1e-14)
     assert scaled.upper / scale == pytest.approx(plain.upper, rel=1e-14)
     assert gw.objective(*(scale * x for x in sides), plain.coupling) == pytest.approx((scale * plain.upper) ** 2)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=SEEDS, n=st.integers(1, 8), noise=st.sampled_from([0.0, 1e-3, 0.3]))
+def test_the_monotone_assignment_is_given_only_where_it_is_cheapest(seed: int, n: int, noise: float) -> None:
+    rng = np.random.default_rng(seed)
+    x, y = rng.standard_normal((2, n))
+    cost = (x[:, None] - y[None, :]) ** 2 + noise * rng.random((n, n))
+    found = transport.monotone_assignment(cost, np.argsort(x), np.argsort(y))
+    best = cost[np.arange(n), transport.assignment(cost)].sum()
+    if noise == 0.0:
+        assert found is not None  # squares of differences are Monge
+    if found is not None:
+        assert cost[np.arange(n), found].sum() == pytest.approx(best, abs=1e-12)
+    assert transport.monotone_assignment(-cost, np.argsort(x), np.argsort(y)) is None or n == 1 or best == 0.0
