@@ -95,6 +95,7 @@ def test_the_committed_results_are_whole() -> None:
     """What the README quotes carries its command, machine and date, and nothing in it was lost."""
     reports = [json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob("*.json"))]
     assert sum(report["inputs"] for report in reports) >= 1_000_000
+    assert sum(report["kills"] for report in reports) >= 100
     for report in reports:
         assert report["machine"]
         assert report["date"]
