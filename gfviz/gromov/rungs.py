@@ -294,6 +294,7 @@ LADDERS: dict[str, tuple[str, ...]] = {
     "standard": _STANDARD,
     "thorough": (
         *_STANDARD,
+        "sparse_entries",
         "head_rows",
         "more_heads",
         "other_keys",
