@@ -279,7 +279,6 @@ _STANDARD = (
     *(
         *_FAST,
         "entries",
-        "sparse_entries",
         "spectral",
         "heads",
         "conditional_gradient",
