@@ -293,6 +293,7 @@ LADDERS: dict[str, tuple[str, ...]] = {
     "standard": _STANDARD,
     "thorough": (
         *_STANDARD,
+        "exact_rows",
         "sparse_entries",
         "head_rows",
         "more_heads",

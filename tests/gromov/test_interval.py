@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import gfviz.gromov as gw
 from gfviz.errors import GfvizError
 from gfviz.gromov.problem import Problem
+from gfviz.gromov.rungs import LADDERS, RUNGS
 from tests.gromov import families as fam
 
 SEEDS = st.integers(0, 10**6)
@@ -273,3 +274,10 @@ def test_the_decomposition_is_an_identity_at_any_coupling(seed: int, n: int, m: 
     spread = 2 * (plan * (a.centred_means[:, None] - b.centred_means[None, :]) ** 2).sum()
     whole = means + spread + fam.definition(rest[0], rest[1], plan)
     assert fam.definition(a.dense, b.dense, plan) == pytest.approx(whole, rel=1e-9)
+
+
+def test_every_rung_has_its_place_once() -> None:
+    assert {name for ladder in LADDERS.values() for name in ladder} == set(RUNGS)
+    assert all(len(set(ladder)) == len(ladder) for ladder in LADDERS.values())
+    assert LADDERS["standard"][: len(LADDERS["fast"])] == LADDERS["fast"]
+    assert LADDERS["thorough"][: len(LADDERS["standard"])] == LADDERS["standard"]
