@@ -25,7 +25,30 @@ def run(device: torch.device, size: str) -> list[Row]:
     sizes, rounds, graphs = ((64, 128, 256, 512), 5, 64) if size == "full" else ((8,), 1, 2)
     bandwidth = copy_bandwidth(_CPU, 1 << 26 if size == "full" else 1 << 12)
     rows = [row for n in sizes for row in _sizes(n, rounds, bandwidth, n == sizes[-1])]
+    at_vocabulary = ((512, 152_000, "<= 1"), (4000, 152_000, "<= 10")) if size == "full" else ((16, 2_000, "<= 10"),)
+    rows += [_vocabulary(*each) for each in at_vocabulary]
     return [*rows, _many(graphs, 64 if size == "full" else 4, device, rounds)]
+
+
+def token_graph_of(positions: int, vocabulary: int, seed: int, k: int = 64) -> CoactivationGraph:
+    """A token graph of random probabilities, k tokens a position, drawn without repeats by Zipf's frequencies."""
+    rng = np.random.default_rng(seed)
+    frequency = -np.log(np.arange(1, vocabulary + 1, dtype=np.float32))
+    kept = np.empty((positions, k), dtype=np.int64)
+    for row in kept:  # the k largest of Gumbel noise plus log frequency are k draws without repeats
+        waits = np.maximum(rng.standard_exponential(vocabulary, dtype=np.float32), 1e-30)
+        row[:] = np.argpartition(frequency - np.log(waits), -k)[-k:]
+    values = torch.from_numpy(rng.standard_normal((positions, k)) * 2).log_softmax(-1).sort(-1, descending=True).values
+    mask = torch.ones(positions, dtype=torch.bool)
+    signal = TopKLogits(values, torch.from_numpy(kept), torch.zeros(positions, dtype=torch.float64), mask, vocabulary)
+    return CoactivationGraph.from_signal(signal)
+
+
+def _vocabulary(positions: int, vocabulary: int, target: str) -> Row:
+    a, b = (token_graph_of(positions, vocabulary, seed) for seed in (1, 2))
+    seconds = times({"standard": lambda: gromov_wasserstein(a, b)}, _CPU, 3)["standard"]
+    name = f"gw · certified interval, budget standard, token graphs of {a.n} and {b.n} nodes"
+    return make_row(f"{name} (V = {vocabulary}, T = {positions})", statistics.median(seconds), "s", target=target)
 
 
 def _signals(count: int, positions: int, k: int, seed: int) -> torch.Tensor:
