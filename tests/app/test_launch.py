@@ -11,7 +11,8 @@ from gfviz.runs import RunDirectory, list_runs
 from tests.app.conftest import Tab, serving
 from tests.app.test_live import wait_for_step
 
-pytestmark = pytest.mark.browser
+# Two starts of a trainer and their imports: a minute or more. CI runs it by itself.
+pytestmark = [pytest.mark.browser, pytest.mark.long]
 
 STEPS = 160
 PATIENCE = 180_000  # ms; on a busy machine the trainer spends most of it on its imports
