@@ -10,8 +10,8 @@ import scipy.sparse as sp
 
 from gfviz.graph import CoactivationGraph
 from gfviz.gromov import bounds
-from gfviz.gromov.network import Source, _checked_weights, is_graph
 from gfviz.gromov.problem import LARGEST_P, Problem
+from gfviz.gromov.sources import Source, checked_weights, is_graph
 from gfviz.gromov.transport import wasserstein_power
 from gfviz.kernels.symmetric import symmetric_means
 
@@ -56,7 +56,7 @@ def _row_means(source: Source, weights: Any, side: str) -> tuple[np.ndarray, np.
         if n == 0:
             return None
         own = isinstance(source, CoactivationGraph) and source.weighting == "uniform" and weights is None
-        w = source.weights if own else _checked_weights(source.weights if weights is None else weights, n, side)
+        w = source.weights if own else checked_weights(source.weights if weights is None else weights, n, side)
         means = _graph_means(source, None if weights is None else w)
         entries: Any = source.factors if source.factors is not None else source.accumulated
     else:
@@ -64,7 +64,7 @@ def _row_means(source: Source, weights: Any, side: str) -> tuple[np.ndarray, np.
         if matrix is None:
             return None
         n = len(matrix)
-        w = np.full(n, 1.0 / n) if weights is None else _checked_weights(weights, n, side)
+        w = np.full(n, 1.0 / n) if weights is None else checked_weights(weights, n, side)
         means, entries = symmetric_means(matrix, w), matrix
     if means is None or not np.isfinite(means).all():
         return None

@@ -71,40 +71,38 @@ class QuadraticDual:
 
         `share` of each sum of complementary costs goes to the later subproblem.
         """
+        part = share if self.swept else -1.0  # a first sweep has only the symmetric costs, and nothing to share
         if self.weights is not None:
-            return self._sweep_weighted(share, *self.weights)
-        n, lost = len(self.leader), 0.0
-        if n > 1 or not self.held:
-            part = share if self.swept else -1.0  # a first sweep has only the symmetric costs, and nothing to share
-            lost = 10 * EPS * n * n * _sweep(self.quadratic, self.leader, part, self.held)
+            p, q = self.weights
+            lost = self._solve_transports(part, p, q)
+            self.plan, u, v = transport_duals(self.leader, p, q)
+            gained = float(p @ u + q @ v)
+        else:
+            n, lost = len(self.leader), 0.0
+            if n > 1 or not self.held:
+                lost = 10 * EPS * n * n * _sweep(self.quadratic, self.leader, part, self.held)
+            u, v, self.match = solve(self.leader)
+            gained = float(u.sum() + v.sum())
         self.sweeps += 1
-        u, v, self.match = solve(self.leader)
-        self.bound += float(u.sum() + v.sum())
+        self.bound += gained
         self.leader -= u[:, None] + v[None, :]
         self.error += lost
         self.best = max(self.best, self.bound - self.error)
         return lost
 
-    def _sweep_weighted(self, share: float, p: np.ndarray, q: np.ndarray) -> float:
-        """`sweep` where mass is split: n·m transport problems. The mass is one in all: little is lost."""
+    def _solve_transports(self, share: float, p: np.ndarray, q: np.ndarray) -> float:
+        """The subproblems where mass is split: n·m transports. The mass is one in all, so rounding loses little."""
         quadratic, largest = self.quadratic, 0.0
         quadratic += self.leader[:, None, :, None]
         for i in range(len(p)):
-            if self.swept:
+            if share >= 0:
                 _share(quadratic, i, share, held=False)
             largest = max(largest, float(np.abs(quadratic[i]).max()))
             for j in range(len(q)):
                 _, u, v = transport_duals(quadratic[i, :, j], p, q)
                 self.leader[i, j] = p @ u + q @ v
                 quadratic[i, :, j] -= u[:, None] + v[None, :]
-        self.plan, u, v = transport_duals(self.leader, p, q)
-        self.sweeps += 1
-        self.bound += float(p @ u + q @ v)
-        self.leader -= u[:, None] + v[None, :]
-        lost = (16 + len(p) + len(q)) * EPS * largest
-        self.error += lost
-        self.best = max(self.best, self.bound - self.error)
-        return lost
+        return (16 + len(p) + len(q)) * EPS * largest
 
     def ascend(self, sweeps: int, target: float, deadline: float = np.inf, momentum: float = 0.0) -> None:
         """Up to `sweeps` sweeps, fewer where `best` reaches `target`, stalls, or time is over.

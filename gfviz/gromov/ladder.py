@@ -13,10 +13,10 @@ import scipy.sparse as sp
 
 from gfviz.errors import GfvizError
 from gfviz.gromov.actions import Outcome
-from gfviz.gromov.network import Source
 from gfviz.gromov.problem import Problem, State
 from gfviz.gromov.result import GromovResult, RungRecord, Side
 from gfviz.gromov.rungs import LADDERS, RUNGS, Rung
+from gfviz.gromov.sources import Source
 from gfviz.gromov.transport import Plan, load_solver
 
 BUDGETS = tuple(LADDERS)

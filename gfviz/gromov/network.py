@@ -8,12 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
 from gfviz.errors import GfvizError
+from gfviz.gromov.sources import (
+    Source,
+    check_finite,
+    checked_matrix,
+    checked_weights,
+    columns_dense,
+    is_graph,
+)
 
 EPS = float(np.finfo(np.float64).eps)
 DENSE_NODES = 4096
@@ -24,82 +32,8 @@ FULL_SPECTRUM = 1600
 """Above this size of Gram only the leading eigenvalues are computed; the others enter through their norm."""
 LEADING = 48
 """How many leading eigenvalues are computed then."""
-LEAST_WEIGHT = 1e-13
-"""Positive weights below this share of the largest are refused: sums of masses absorb them."""
 SPARSE_PRODUCTS = 40_000_000
 """Above this many products ZᵀZ is not even formed sparsely."""
-
-
-@runtime_checkable
-class GraphLike(Protocol):
-    """What a distance reads of a graph. `gfviz.graph.CoactivationGraph` satisfies it; so may anything else."""
-
-    n: int
-    weights: np.ndarray
-    factors: Any
-    accumulated: Any
-    positions: int
-
-    def row_means(self) -> np.ndarray: ...
-
-    def dense(self) -> np.ndarray: ...
-
-
-Source = Any
-"""A graph, or anything `numpy.asarray` turns into a symmetric matrix."""
-
-
-def is_graph(source: Source) -> bool:
-    """Whether `source` is handled as a graph (its own weights, PSD by construction) rather than as an array."""
-    return isinstance(source, GraphLike) and not isinstance(source, np.ndarray)
-
-
-def _checked_weights(weights: Any, n: int, side: str) -> np.ndarray:
-    w = np.asarray(weights, dtype=np.float64)
-    if w.shape != (n,):
-        raise GfvizError(
-            f"weights of the {side} graph have shape {w.shape}, but it has {n} nodes: pass one weight a node"
-        )
-    if not np.isfinite(w).all():
-        raise GfvizError(f"weights of the {side} graph hold NaN or infinity: pass finite weights")
-    if (w < 0).any():
-        raise GfvizError(f"weights of the {side} graph are negative somewhere: pass weights >= 0")
-    top = float(w.max())
-    if top <= 0:
-        raise GfvizError(f"weights of the {side} graph have zero mass: give at least one node a positive weight")
-    w = w / top  # first by the largest, so that the sum neither overflows nor vanishes
-    if ((w > 0) & (w < LEAST_WEIGHT)).any():
-        raise GfvizError(
-            f"weights of the {side} graph span more than float64 can couple (some are below {LEAST_WEIGHT:g} of the "
-            "largest): set those to 0, or use uniform weights"
-        )
-    return w / w.sum()
-
-
-def _checked_matrix(source: Source, side: str) -> np.ndarray:
-    try:
-        raw = np.asarray(source)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise GfvizError(f"the {side} matrix cannot be read as an array: {error}") from error
-    if raw.dtype.kind not in "fiub":
-        raise GfvizError(f"the {side} matrix has dtype {raw.dtype}: pass real numbers")
-    if raw.ndim != 2 or raw.shape[0] != raw.shape[1]:
-        raise GfvizError(f"the {side} matrix has shape {raw.shape}: pass a square one")
-    if raw.shape[0] == 0:
-        raise GfvizError(f"the {side} graph is empty: it needs at least one node")
-    eps = float(np.finfo(raw.dtype).eps) if raw.dtype.kind == "f" else 0.0
-    matrix = raw.astype(np.float64)
-    if raw.dtype.kind in "iu" and raw.dtype.itemsize == 8 and (np.abs(matrix) > 2.0**53).any():
-        raise GfvizError(f"the {side} matrix holds integers beyond 2**53, which float64 cannot represent: rescale it")
-    if not np.isfinite(matrix).all():
-        raise GfvizError(f"the {side} matrix holds NaN or infinity: clean it first")
-    off = float(np.abs(matrix - matrix.T).max())
-    # A product ZᵀZ in the input's own precision may differ from its transpose by rounding, and by no more.
-    if off > 64 * eps * float(np.abs(matrix).max()):
-        raise GfvizError(
-            f"the {side} matrix is not symmetric (it differs from its transpose by up to {off:.3g}): symmetrise it"
-        )
-    return matrix if off == 0 else (matrix + matrix.T) / 2
 
 
 class MeasureNetwork:
@@ -129,19 +63,19 @@ class MeasureNetwork:
     def of(cls, source: Source, weights: Any = None, side: str = "first") -> MeasureNetwork:
         """Validate `source` (a graph or a symmetric array [n, n]) and wrap it. Raises `GfvizError` on bad input."""
         if not is_graph(source):
-            matrix = _checked_matrix(source, side)
+            matrix = checked_matrix(source, side)
             n = len(matrix)
-            w = np.full(n, 1.0 / n) if weights is None else _checked_weights(weights, n, side)
+            w = np.full(n, 1.0 / n) if weights is None else checked_weights(weights, n, side)
             keep = np.flatnonzero(w)
             return cls(size=n, support=keep, weights=w[keep], matrix=matrix[np.ix_(keep, keep)])
         n = int(source.n)
         if n == 0:
             raise GfvizError(f"the {side} graph is empty: it needs at least one node")
-        w = _checked_weights(source.weights if weights is None else weights, n, side)
+        w = checked_weights(source.weights if weights is None else weights, n, side)
         keep = np.flatnonzero(w)
         if len(keep) <= DENSE_NODES:
             # asked of the graph only where it fits: n is then small, whatever the vocabulary
-            matrix = _checked_matrix(source.dense() if n <= DENSE_NODES else _columns_dense(source, keep), side)
+            matrix = checked_matrix(source.dense() if n <= DENSE_NODES else columns_dense(source, keep), side)
             if n <= DENSE_NODES:
                 matrix = matrix[np.ix_(keep, keep)]
             # Factors make a Gram matrix; an accumulated one may come from anybody's file and is looked at.
@@ -149,7 +83,7 @@ class MeasureNetwork:
             return cls(size=n, support=keep, weights=w[keep], matrix=matrix, psd=known)
         if source.factors is not None:
             z = sp.csr_array(source.factors, dtype=np.float64)[:, keep] / np.sqrt(float(source.positions))
-            _check_finite(z, side)
+            check_finite(z, side)
             if z.shape[0] > GRAM_POSITIONS:
                 whole = sp.csr_array(z.T @ z)
                 return cls(size=n, support=keep, weights=w[keep], sparse_matrix=whole, psd=True)
@@ -157,7 +91,7 @@ class MeasureNetwork:
         if source.accumulated is None:
             raise GfvizError(f"the {side} graph holds neither factors nor an accumulated matrix: build it again")
         acc = sp.csr_array(source.accumulated, dtype=np.float64)[keep][:, keep]
-        _check_finite(acc, side)
+        check_finite(acc, side)
         return cls(size=n, support=keep, weights=w[keep], sparse_matrix=sp.csr_array(acc), psd=False)
 
     @cached_property
@@ -409,18 +343,6 @@ def _factorises(matrix: np.ndarray, shift: float) -> bool:
     except np.linalg.LinAlgError:
         return False
     return True
-
-
-def _columns_dense(graph: GraphLike, keep: np.ndarray) -> np.ndarray:
-    if graph.factors is not None:
-        z = sp.csr_array(graph.factors, dtype=np.float64)[:, keep]
-        return (z.T @ z).toarray() / float(graph.positions)
-    return sp.csr_array(graph.accumulated, dtype=np.float64)[keep][:, keep].toarray()
-
-
-def _check_finite(matrix: sp.csr_array, side: str) -> None:
-    if not np.isfinite(matrix.data).all():
-        raise GfvizError(f"the {side} graph holds NaN or infinity: build it again from clean logits")
 
 
 def _ldexp_sparse(matrix: sp.csr_array, power: int) -> sp.csr_array:

@@ -12,7 +12,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from gfviz.errors import GfvizError
-from gfviz.gromov.network import EPS, MeasureNetwork, Source, bilinear, weighted_gram
+from gfviz.gromov.network import EPS, MeasureNetwork, bilinear, weighted_gram
+from gfviz.gromov.sources import Source
 from gfviz.gromov.transport import Plan
 
 LARGEST_P = 64

@@ -9,8 +9,8 @@ import scipy.sparse as sp
 
 from gfviz.errors import GfvizError
 from gfviz.gromov import bounds
-from gfviz.gromov.network import Source
 from gfviz.gromov.problem import Problem
+from gfviz.gromov.sources import Source
 from gfviz.gromov.transport import Plan
 
 

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from abc import abstractmethod
 from pathlib import Path
 
 from tests.faults import tabs
@@ -26,9 +27,9 @@ class Command(Victim):
     first_moment = 4.0
     most_kills = 1
 
+    @abstractmethod
     def command(self) -> list[str]:
         """Arguments after the interpreter."""
-        raise NotImplementedError
 
     def fork(self, kill_after: float | None, slow: bool) -> Ended:
         log = self.broken.with_suffix(".log")

@@ -11,6 +11,7 @@ import sqlite3
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def leftovers(*folders: Path) -> list[str]:
     return found
 
 
-class Victim:
+class Victim(ABC):
     """Base of all; `root` is a folder of its own, `whole` that of the unbroken job, which all of a kind share."""
 
     name = ""
@@ -107,17 +108,17 @@ class Victim:
 
         return run_child(body, self.broken.with_suffix(".log"), kill_after)
 
+    @abstractmethod
     def work(self, tell: Tell) -> None:
         """The job, in the child, in the folder `broken`."""
-        raise NotImplementedError
 
     def check(self) -> list[str]:
         """Problems of what lies on the disk after a kill."""
         return []
 
+    @abstractmethod
     def compare(self) -> list[str]:
         """Problems of the finished job, beside the unbroken one."""
-        raise NotImplementedError
 
     def finish(self) -> list[str]:
         """Restart for good; problems of what came of it."""

@@ -3,17 +3,13 @@
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.fusion.tiny import save_tiny
 
 
 @pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def _one_thread(one_thread):
+    """For every test of the folder."""
 
 
 @pytest.fixture(scope="session")

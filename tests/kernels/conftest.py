@@ -29,6 +29,20 @@ def random_logits(rows, vocabulary, dtype, seed=0, scale=4.0):
     return (torch.randn(rows, vocabulary, generator=generator, dtype=torch.float64) * scale).to(dtype)
 
 
+def non_finite_logits(vocabulary):
+    """Seven rows, each with its own mixture of infinities and NaN."""
+    half = vocabulary // 2
+    logits = random_logits(7, vocabulary, torch.float32)
+    logits[0] = -torch.inf
+    logits[1, 5] = torch.inf
+    logits[2, 5] = torch.nan
+    logits[3, :half] = -torch.inf
+    logits[4, half:] = torch.nan
+    logits[5, 3], logits[5, 7] = torch.inf, -torch.nan
+    logits[6] = torch.nan
+    return logits
+
+
 def skip_unless(impl, dtype):
     """The compiled kernel knows two dtypes."""
     if impl == "c" and dtype not in (torch.float32, torch.bfloat16):

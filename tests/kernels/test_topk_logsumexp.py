@@ -9,7 +9,7 @@ from gfviz.errors import GfvizError
 from gfviz.kernels import native, topk_logsumexp, topk_logsumexp_reference
 from gfviz.kernels.topk_logsumexp import choose_kernel
 
-from .conftest import random_logits, skip_unless
+from .conftest import non_finite_logits, random_logits, skip_unless
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 
@@ -64,15 +64,7 @@ def test_logits_at_the_ends_of_the_range(cpu_impl):
 
 @pytest.mark.parametrize("vocabulary", [12, 9000])
 def test_non_finite_rows_come_through_as_torch_gives_them(cpu_impl, vocabulary):
-    half = vocabulary // 2
-    logits = random_logits(7, vocabulary, torch.float32)
-    logits[0] = -torch.inf
-    logits[1, 5] = torch.inf
-    logits[2, 5] = torch.nan
-    logits[3, :half] = -torch.inf
-    logits[4, half:] = torch.nan
-    logits[5, 3], logits[5, 7] = torch.inf, -torch.nan
-    logits[6] = torch.nan
+    logits = non_finite_logits(vocabulary)
     logits.requires_grad_()
     (mine, _, total), (theirs, _, expected) = topk_logsumexp(logits, 4, cpu_impl), topk_logsumexp_reference(logits, 4)
     torch.testing.assert_close(mine, theirs, equal_nan=True, rtol=0, atol=0)

@@ -14,7 +14,7 @@ import torch
 from gfviz.errors import GfvizError
 from gfviz.kernels import topk_logsumexp, topk_logsumexp_reference
 
-from .conftest import INTERPRETED, random_logits
+from .conftest import INTERPRETED, non_finite_logits, random_logits
 from .test_topk_logsumexp import assert_as_good_as_naive, assert_same_answer
 
 DEVICE = "cpu" if INTERPRETED else "cuda"
@@ -120,15 +120,7 @@ def test_the_smaller_of_equal_ids_comes_first():
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 @pytest.mark.parametrize("vocabulary", [12, 4500])
 def test_non_finite_rows_come_through_as_torch_gives_them(vocabulary):
-    half = vocabulary // 2
-    logits = random_logits(7, vocabulary, torch.float32)
-    logits[0] = -torch.inf
-    logits[1, 5] = torch.inf
-    logits[2, 5] = torch.nan
-    logits[3, :half] = -torch.inf
-    logits[4, half:] = torch.nan
-    logits[5, 3], logits[5, 7] = torch.inf, -torch.nan
-    logits[6] = torch.nan
+    logits = non_finite_logits(vocabulary)
     logits = logits.to(DEVICE).requires_grad_()
     (mine, _, total), (theirs, _, expected) = topk_logsumexp(logits, 4, "triton"), topk_logsumexp_reference(logits, 4)
     torch.testing.assert_close(mine, theirs, equal_nan=True, rtol=0, atol=0)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import gfviz
 from gfviz.errors import GfvizError
 from gfviz.files import atomic_path, atomic_write_text
+from gfviz.study.folder import claim_folder
 from gfviz.study.fusion.analysis import finalists, summary, verdicts
 from gfviz.study.fusion.plan import (
     METHODS,
@@ -104,7 +105,7 @@ def run_fusion_study(
     plan = study_size(size) if isinstance(size, str) else size
     chosen = _device(plan, device)
     config = configuration(plan, chosen)
-    _claim(out, config)
+    claim_folder(out, config)
     _write_table(out / "plan", plan_rows(plan))
     cells = planned_cells(plan)
     with _counted(progress, len(cells)) as report, _Pool(workers, chosen) as pool:
@@ -132,27 +133,6 @@ def _device(plan: StudySize, device: str | None) -> str:
     from gfviz.capture.models import pick_device
 
     return pick_device(device if device is not None or plan.name == "gpu" else "cpu")
-
-
-def _claim(out: Path, config: dict[str, Any]) -> None:
-    """Refuse a folder that holds another study; write the configuration where there is none."""
-    path = out / "study.json"
-    if not path.exists():
-        if out.exists() and not out.is_dir():
-            raise GfvizError(f"{out} is a file: give a folder for the study")
-        atomic_write_text(path, json.dumps(config, indent=2) + "\n")
-        return
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise GfvizError(f"{path}: cannot be read ({error}): choose another folder") from error
-    kept = found if isinstance(found, dict) else {}
-    changed = [key for key in config if kept.get(key) != config[key]]
-    if changed:
-        raise GfvizError(
-            f"{out} holds a study of another configuration (its '{changed[0]}' differs): give another folder, or "
-            "delete this one to start again"
-        )
 
 
 class _Pool:

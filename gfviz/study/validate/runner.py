@@ -17,6 +17,7 @@ import gfviz
 from gfviz.errors import GfvizError
 from gfviz.files import atomic_path, atomic_write_text
 from gfviz.gromov import BUDGETS, predict_cost
+from gfviz.study.folder import claim_folder
 from gfviz.study.validate.families import SYNTHETIC, Family
 from gfviz.study.validate.methods import measure_pair
 from gfviz.study.validate.models import (
@@ -119,7 +120,7 @@ def run_validation(
         folders, steps = [], []
     check_families(families, len(folders), len(steps))
     config = _configuration(plan, seed, families, folders, steps)
-    _claim(out, config)
+    claim_folder(out, config)
     traces = [trace_model(folder, out, plan.texts, folder.name) for folder in folders]
     stages = [trace_model(folder, out, plan.texts, f"{folder.parent.name}-{folder.name}") for folder in steps]
     available = {**SYNTHETIC, **model_families(traces, stages)}
@@ -150,28 +151,6 @@ def _configuration(
         "texts": {kind: len(found) for kind, found in texts.items()},
         "rungs": rungs,
     }
-
-
-def _claim(out: Path, config: dict[str, Any]) -> None:
-    """Refuse a folder that holds another study; write the configuration where there is none."""
-    path = out / "study.json"
-    if not path.exists():
-        if out.exists() and not out.is_dir():
-            raise GfvizError(f"{out} is a file: give a folder for the study")
-        atomic_write_text(path, json.dumps(config, indent=2) + "\n")
-        return
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise GfvizError(f"{path}: cannot be read ({error}): choose another folder") from error
-    kept = found if isinstance(found, dict) else {}
-    changed = [key for key in config if kept.get(key) != config[key]]
-    if changed:
-        key = changed[0]
-        raise GfvizError(
-            f"{out} holds a study of another configuration ({key}: {kept.get(key)!r}, now {config[key]!r}): "
-            "give another folder, or delete this one to start again"
-        )
 
 
 def _run(
