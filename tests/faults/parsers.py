@@ -25,8 +25,9 @@ from gfviz.fusion.saving import _licence
 from gfviz.graph import CoactivationGraph, TextRecord, load_graph
 from gfviz.runs import RunDirectory, check_run_id, checkpoint_is_whole, list_runs
 from gfviz.signals import TopKLogits, Vocabulary, read_logits, read_served_logprobs
+from gfviz.study.folder import claim_folder
 from gfviz.study.tasks.base import read_jsonl
-from gfviz.study.validate.runner import _claim, _kept
+from gfviz.study.validate.runner import _kept
 
 
 @dataclass(frozen=True)
@@ -243,7 +244,7 @@ def _read_pieces(content: bytes, folder: Path) -> None:
 
 def _read_study(content: bytes, folder: Path) -> None:
     (folder / "study.json").write_bytes(content)
-    _claim(folder, {"version": 1})
+    claim_folder(folder, {"version": 1})
 
 
 def _read_cell(content: bytes, folder: Path) -> None:

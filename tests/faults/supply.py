@@ -8,8 +8,10 @@ import json
 import re
 import sys
 from dataclasses import dataclass
+from email.message import Message
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
+from typing import cast
 
 ROOT = Path(__file__).resolve().parents[2]
 # Licences whose terms would reach the program that imports the package.
@@ -57,17 +59,18 @@ def parts() -> list[Part]:
 
 def declared(about: Distribution) -> str:
     """The licence in a distribution's metadata: SPDX expression, else classifiers, else the first line of the field."""
-    expression = about.metadata.get("License-Expression")
+    fields = cast(Message, about.metadata)
+    expression = fields.get("License-Expression")
     if expression:
         return str(expression)
     classified = [
         text.rsplit(" :: ", 1)[-1]
-        for text in about.metadata.get_all("Classifier") or []
+        for text in fields.get_all("Classifier") or []
         if text.startswith(_CLASSIFIER) and not text.endswith("OSI Approved")
     ]
     if classified:
         return "\n".join(classified)
-    return str(about.metadata.get("License") or "").strip().split("\n")[0][:200]
+    return str(fields.get("License") or "").strip().split("\n")[0][:200]
 
 
 def sbom() -> dict[str, object]:

@@ -18,7 +18,7 @@ from gfviz.fusion.config import load_config
 from gfviz.fusion.data import read_examples
 from gfviz.graph import load_graph
 from gfviz.runs import RunDirectory, checkpoint_is_whole
-from gfviz.study.validate.runner import _claim
+from gfviz.study.folder import claim_folder
 from tests.fusion.tiny import sums
 from tests.golden.__main__ import LOGITS
 
@@ -168,7 +168,7 @@ def test_other_versions_are_refused_with_the_way_out(tmp_path: Path, version: st
     (tmp_path / "study").mkdir()
     (tmp_path / "study" / "study.json").write_text(json.dumps({"version": number}))
     with pytest.raises(GfvizError, match="give another folder"):
-        _claim(tmp_path / "study", {"version": 1})
+        claim_folder(tmp_path / "study", {"version": 1})
 
 
 @pytest.mark.parametrize(("version", "way"), [(0, "restore"), (2, "upgrade gfviz")])
