@@ -11,7 +11,7 @@ import json
 import math
 import sqlite3
 import time as clock
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 from gfviz.errors import GfvizError
 from gfviz.runs.directory import RunDirectory
+from gfviz.runs.schema import WorkLimit, bytes_held, one_line
 from gfviz.runs.tfevents import Scalar, read_scalars
 
 MAX_FILES, MAX_RUNS, MAX_METRICS, MAX_NAME = 2000, 500, 2000, 300
@@ -142,8 +143,8 @@ def _open(path: Path) -> sqlite3.Connection:
         # A schema from elsewhere may name functions: none of them runs, and nothing is written.
         database.execute("PRAGMA trusted_schema = OFF")
         database.execute("PRAGMA query_only = ON")
-    except sqlite3.Error as error:
-        raise GfvizError(f"cannot read {path}: {error}") from error
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        raise GfvizError(f"cannot read {path}: {one_line(error)}") from error
     return database
 
 
@@ -152,8 +153,8 @@ def _columns(database: sqlite3.Connection, table: str, path: Path) -> set[str]:
     try:
         plain = database.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (table,)).fetchone()
         return {row[1] for row in database.execute(f"PRAGMA table_info({table})")} if plain else set()
-    except sqlite3.Error as error:
-        raise GfvizError(f"{path} is not a readable SQLite database: {error}") from error
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # SQLite quotes the file's own bytes in what it says
+        raise GfvizError(f"{path} is not a readable SQLite database: {one_line(error)}") from error
 
 
 def _trackio(path: Path) -> list[_Foreign]:
@@ -163,26 +164,38 @@ def _trackio(path: Path) -> list[_Foreign]:
             raise GfvizError(f"{path} is no Trackio database: it has no table of metrics")
         key = "run_id" if "run_id" in columns else "run_name"
         runs: dict[Any, _Foreign] = {}
-        try:
-            for run_key, name, step, moment, text in database.execute(
-                f"SELECT {key}, run_name, step, timestamp, metrics FROM metrics ORDER BY id"
-            ):
-                run = runs.setdefault(run_key, _Foreign(str(name), "trackio", str(path)))
-                if len(runs) > MAX_RUNS or len(run.rows) > MAX_ROWS:
-                    raise GfvizError(
-                        f"{path} holds more than {MAX_RUNS} runs or {MAX_ROWS:,} rows: import less at once"
-                    )
-                if not isinstance(step, int):
-                    raise GfvizError(f"{path}: run {str(name)[:60]!r} has a step that is no whole number")
-                run.rows += _numbers(_mapping(text, path), step, _moment(moment, path))
-            if _columns(database, "configs", path) >= {key, "config"}:
-                for run_key, text in database.execute(f"SELECT {key}, config FROM configs"):
-                    if run_key in runs:
-                        mine = {name: value for name, value in _mapping(text, path).items() if name[:1] != "_"}
-                        runs[run_key].config = mine
-        except sqlite3.Error as error:
-            raise GfvizError(f"{path} is damaged: {error}") from error
+        count = 0
+        for run_key, name, step, moment, text in _answers(
+            database, f"SELECT {key}, run_name, step, timestamp, metrics FROM metrics ORDER BY id", path
+        ):
+            run = runs.setdefault(run_key, _Foreign(str(name), "trackio", str(path)))
+            if not isinstance(step, int):
+                raise GfvizError(f"{path}: run {str(name)[:60]!r} has a step that is no whole number")
+            numbers = _numbers(_mapping(text, path), step, _moment(moment, path))
+            run.rows += numbers
+            count += len(numbers)
+            if len(runs) > MAX_RUNS or count > MAX_ROWS:
+                raise GfvizError(f"{path} holds more than {MAX_RUNS} runs or {MAX_ROWS:,} rows: import less at once")
+        if _columns(database, "configs", path) >= {key, "config"}:
+            for run_key, text in _answers(database, f"SELECT {key}, config FROM configs", path):
+                if run_key in runs:
+                    mine = {name: value for name, value in _mapping(text, path).items() if name[:1] != "_"}
+                    runs[run_key].config = mine
     return list(runs.values())
+
+
+def _answers(database: sqlite3.Connection, question: str, path: Path) -> Iterator[tuple[Any, ...]]:
+    """Rows of a question, as long as they are no more than the file can hold: its pages may share each other."""
+    limit = WorkLimit(database, path)
+    room = 2 * bytes_held(path)  # a name may be asked for twice
+    try:
+        for row in database.execute(question):
+            room -= sum(len(value) for value in row if isinstance(value, str | bytes))
+            if room < 0:
+                raise GfvizError(f"{path} is damaged: its rows hold more than the file")
+            yield row
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        raise GfvizError(f"{path} is damaged: {'its rows have no end' if limit.spent else one_line(error)}") from error
 
 
 def _mapping(text: Any, path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from gfviz.errors import GfvizError
-from gfviz.runs.schema import open_for_reading
+from gfviz.runs.schema import WorkLimit, one_line, open_for_reading
 
 if TYPE_CHECKING:
     from gfviz.runs.directory import RunDirectory
@@ -76,6 +76,7 @@ class RunReader:
     def __init__(self, run: "RunDirectory") -> None:
         self.run = run
         self._database: sqlite3.Connection | None = None
+        self._limit: WorkLimit | None = None
         self._inode = -1
         self._lock = threading.Lock()
 
@@ -99,14 +100,17 @@ class RunReader:
                 inode = path.stat().st_ino
             except OSError as error:
                 raise GfvizError(f"run {self.run.id} has no metrics store: it has not begun, or was removed") from error
-            if self._database is None or inode != self._inode:
+            if self._database is None or self._limit is None or inode != self._inode:
                 if self._database is not None:
                     self._database.close()
                 self._database, self._inode = open_for_reading(path), inode
+                self._limit = WorkLimit(self._database, path)
+            self._limit.begin()
             try:
                 return self._database.execute(question, values).fetchall()
-            except (sqlite3.Error, OverflowError) as error:
-                raise GfvizError(f"cannot read the metrics store {path}: {error}") from error
+            except (sqlite3.Error, OverflowError, UnicodeDecodeError) as error:
+                reason = "its rows have no end" if self._limit.spent else one_line(error)
+                raise GfvizError(f"cannot read the metrics store {path}: {reason}") from error
 
     @contextlib.contextmanager
     def _typed(self) -> Iterator[None]:

@@ -9,6 +9,7 @@ checkpoint acknowledges; `RunWriter.sync` copies the log into the database with 
 into every flush of a training loop for rows that a resume computes again anyway.
 """
 
+import contextlib
 import sqlite3
 from pathlib import Path
 from urllib.parse import quote
@@ -29,6 +30,55 @@ CREATE TABLE events (id INTEGER PRIMARY KEY, time REAL NOT NULL, step INTEGER, k
 CREATE TABLE state (key TEXT PRIMARY KEY, value REAL) WITHOUT ROWID;
 """
 
+# Steps of SQLite's machine that any question of ours takes at most for a byte of the file, and for none at all: a row
+# takes some ten bytes, and to read, sort or count it some tens of steps.
+_STEPS_A_BYTE, _STEPS_AT_LEAST, _STEPS_A_LOOK = 16, 500_000, 20_000
+
+
+class WorkLimit:
+    """Ends questions that take more steps than an honest file of that size can need.
+
+    Pages of a hostile file may lead back to themselves: 6 KB are then rows without end. `begin` before each question;
+    one that goes on too long raises `sqlite3.OperationalError`, and `spent` says that it was for this.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._path = path
+        self._left = 0
+        self.begin()
+        connection.set_progress_handler(self._look, _STEPS_A_LOOK)
+
+    @property
+    def spent(self) -> bool:
+        """Whether the last question was ended here."""
+        return self._left < 0
+
+    def begin(self) -> None:
+        """Give the next question its steps."""
+        self._left = (_STEPS_AT_LEAST + _STEPS_A_BYTE * bytes_held(self._path)) // _STEPS_A_LOOK
+
+    def _look(self) -> int:
+        self._left -= 1
+        return int(self._left < 0)
+
+
+def bytes_held(path: Path) -> int:
+    """Size of a database with its log: no honest text in it is longer, nor all of them together."""
+    total = 0
+    for part in (path, path.with_name(path.name + "-wal")):
+        with contextlib.suppress(OSError):
+            total += part.stat().st_size
+    return total
+
+
+def one_line(error: Exception) -> str:
+    """What SQLite says, short and in one line: it quotes a file's own text.
+
+    >>> one_line(ValueError("malformed (a\\nb)"))
+    'malformed (a b)'
+    """
+    return " ".join(str(error).split())[:200]
+
 
 def open_for_writing(path: Path) -> sqlite3.Connection:
     """Open or make the database at `path`. Raises `GfvizError` for another version, no permission or a broken file."""
@@ -41,8 +91,8 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         version = connection.execute("PRAGMA user_version").fetchone()[0]
-    except sqlite3.Error as error:
-        raise GfvizError(f"cannot write the metrics store {path}: {error}") from error
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        raise GfvizError(f"cannot write the metrics store {path}: {one_line(error)}") from error
     _check_version(connection, path, version)
     _check_tables(connection, path)
     return connection
@@ -65,8 +115,8 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
                 raise
             connection = _connect_readonly(address + "&immutable=1")
         version = connection.execute("PRAGMA user_version").fetchone()[0]
-    except sqlite3.Error as error:
-        raise GfvizError(f"cannot read the metrics store {path}: {error}") from error
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # SQLite quotes the file's own bytes in what it says
+        raise GfvizError(f"cannot read the metrics store {path}: {one_line(error)}") from error
     _check_version(connection, path, version)
     _check_tables(connection, path)
     return connection
@@ -102,9 +152,9 @@ def _check_tables(connection: sqlite3.Connection, path: Path) -> None:
     # A foreign file may hold views without end, triggers or computed columns under the names of our tables.
     try:
         found = connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         connection.close()
-        raise GfvizError(f"cannot read the metrics store {path}: {error}") from error
+        raise GfvizError(f"cannot read the metrics store {path}: {one_line(error)}") from error
     wanted = {" ".join(statement.split()) for statement in _TABLES.split(";") if statement.strip()}
     if {" ".join(str(statement).split()) for (statement,) in found} != wanted:
         connection.close()

@@ -36,6 +36,8 @@ def mutate(content: bytes, form: str, draw: random.Random) -> bytes:
         return _disturbed_json(content, form, draw)
     if form == "safetensors" and draw.random() < 0.7:
         return _disturbed_tensors(content, draw)
+    if form == "tfevents" and draw.random() < 0.8:
+        return _disturbed_frames(content, draw)
     found = bytearray(content)
     for _ in range(draw.choice((1, 1, 2, 4, 8))):
         _disturb(found, form, draw)
@@ -162,3 +164,57 @@ def _disturb_numbers(body: bytearray, draw: random.Random) -> None:
             8: draw.choice((struct.pack("<d", value), struct.pack("<q", whole * draw.choice((1, 2**30))))),
         }[width]  # fmt: skip
         body[place : place + width] = packed
+
+
+def frame(data: bytes, length: int | None = None) -> bytes:
+    """A record of a TensorBoard event file with checksums that fit; `length` may be a lie."""
+    head = struct.pack("<Q", len(data) if length is None else length)
+    return head + _masked_crc(head) + data + _masked_crc(data)
+
+
+def _masked_crc(data: bytes) -> bytes:
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    crc ^= 0xFFFFFFFF
+    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
+
+
+def _disturbed_frames(content: bytes, draw: random.Random) -> bytes:
+    """Records doubled, dropped, cut, lying about their length or disturbed inside: what is behind the checksums."""
+    records, at = [], 0
+    while at + 16 <= len(content) and len(records) < 50:
+        length = int.from_bytes(content[at : at + 8], "little")
+        if length > len(content) - at - 16:
+            break
+        records.append(content[at + 12 : at + 12 + length])
+        at += 16 + length
+    if not records:
+        return frame(content[:200]) + content
+    found = [frame(record) for record in records]
+    place = draw.randrange(len(found))
+    kind = draw.randrange(10)
+    if kind == 0:
+        found[place] = frame(records[place], draw.choice((0, 1, 2**16, 2**31, 2**40, 10 * 2**30, 2**63, 2**64 - 1)))
+    elif kind == 1:
+        wrong = bytearray(found[place])
+        wrong[draw.choice((8, 11, len(wrong) - 1, len(wrong) - 4))] ^= 1 << draw.randrange(8)
+        found[place] = bytes(wrong)
+    elif kind == 2:
+        del found[place]
+    elif kind == 3:
+        found[place:place] = [found[place]] * draw.choice((1, 2, 30))
+    else:
+        inner = bytearray(records[place])
+        for _ in range(draw.choice((1, 1, 2, 4))):
+            _disturb(inner, "bytes", draw)
+        if draw.random() < 0.3:
+            number = draw.choice((float("nan"), float("inf"), -1.0, 1e300, 0.0))
+            inner += b"\x09" + struct.pack("<d", number)
+        if draw.random() < 0.2:
+            inner += b"\x10" + draw.choice((b"\xff" * 9 + b"\x01", b"\xff" * 12, b"\x80", b"\xff" * 7 + b"\x0f"))
+        found[place] = frame(bytes(inner))
+    made = b"".join(found)
+    return made[: draw.randrange(len(made) + 1)] if draw.random() < 0.1 else made

@@ -28,6 +28,7 @@ from gfviz.signals import TopKLogits, Vocabulary, read_logits, read_served_logpr
 from gfviz.study.folder import claim_folder
 from gfviz.study.tasks.base import read_jsonl
 from gfviz.study.validate.runner import _kept
+from tests.faults import foreign
 
 
 @dataclass(frozen=True)
@@ -159,16 +160,19 @@ def _store_seeds() -> list[bytes]:
         "SELECT 1 AS series, i AS step, 1.0 AS value, 1.0 AS time FROM n",
         "CREATE TRIGGER t AFTER INSERT ON scalars BEGIN DELETE FROM scalars; END",
         "INSERT INTO scalars VALUES (1, 9223372036854775807, 1, 1), (1, -9223372036854775808, 1, 1)",
+        "DELETE FROM scalars WHERE series > 1",
     ]  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        for number, script in enumerate(hostile):
+        for number, script in enumerate(["", *hostile]):
             path = Path(folder) / f"{number}.db"
             path.write_bytes(whole)
             database = sqlite3.connect(path)
-            database.executescript(script)
+            # Small pages: a whole store must fit into what an input may be long.
+            database.executescript("PRAGMA journal_mode = DELETE; PRAGMA page_size = 512; VACUUM;")
+            database.executescript(f"{script}; PRAGMA journal_mode = WAL;")
             database.close()
             found.append(path.read_bytes())
-    return found
+    return [*found, *(foreign.endless(found[-1], table) for table in ("state", "scalars", "events"))]
 
 
 CONFIG = {
@@ -308,6 +312,7 @@ PARSERS: dict[str, Parser] = {
     "COMPLETE": Parser("json", lambda: [b'{"version": 1, "step": 2, "files": {"a.bin": 3}}'], _read_marker),
     "model card": Parser("yaml", lambda: [b"---\nlicense: apache-2.0\ntags: [a]\n---\n# x"], _read_card),
     "run id": Parser("bytes", lambda: [b"20260101-120000-x-1a2b", b"../../etc", b"a/b"], _read_id),
+    **{name: Parser(*reader) for name, reader in foreign.READERS.items()},
 }
 
 

@@ -6,7 +6,7 @@ from importlib.metadata import requires
 
 import pytest
 
-from tests.faults.supply import ROOT, Part, parts, pinned, sbom
+from tests.faults.supply import ROOT, Part, audited, parts, pinned, sbom
 
 
 def test_no_dependency_is_copyleft_and_each_declares_a_licence() -> None:
@@ -62,3 +62,13 @@ def test_the_canvas_is_built_of_locked_packages_under_free_licences() -> None:
         assert about.get("integrity", "").startswith("sha512-"), f"{name} is not locked to its content"
         assert about.get("license"), f"{name} declares no licence"
         assert not Part(name, "", "", about["license"]).copyleft, f"{name} is under {about['license']}"
+
+
+def test_pins_that_nobody_could_look_up_are_not_called_safe() -> None:
+    unknown = {"name": "torch", "skip_reason": "Dependency not found on PyPI and could not be audited: torch (2.13.0)"}
+    flawed = {"name": "jinja2", "version": "2.10", "vulns": [{"id": "PYSEC-2019-217", "fix_versions": ["2.10.1"]}]}
+    text, count = audited(json.dumps({"dependencies": [unknown, flawed], "fixes": []}))
+    assert count == 1
+    assert text.splitlines() == [
+        "known vulnerabilities: 1 in 1 of 2 dependencies; 1 could not be looked up", "jinja2 2.10: PYSEC-2019-217",
+    ]  # fmt: skip
