@@ -180,7 +180,7 @@ def test_repeats_to_the_last_digit(zoo, tmp_path: Path) -> None:
         np.testing.assert_array_equal(values, second[name], err_msg=name)
 
 
-def test_detached_stop_and_resume(zoo, tmp_path: Path) -> None:
+def test_detached_stop_and_resume(zoo, tmp_path: Path, ends_workers) -> None:
     from gfviz.fusion.data import write_examples
 
     write_examples(tmp_path / "train.jsonl", sums())
