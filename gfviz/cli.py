@@ -306,6 +306,10 @@ def main() -> NoReturn:
     except GfvizError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
+    except PermissionError as error:
+        # Asking whether a file is there fails already in a folder that may not be looked into.
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        sys.exit(2)
     except BrokenPipeError:
         # The reader (head, less) has seen enough; Python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -65,6 +65,18 @@ def atomic_write_text(target: str | Path, content: str) -> None:
     atomic_write_bytes(target, content.encode("utf-8"))
 
 
+def read_small_text(path: Path, most: int = 64 << 20) -> str:
+    """The UTF-8 text of a file of at most `most` bytes.
+
+    Raises `GfvizError` for a larger one, which is not read, `OSError` and `UnicodeDecodeError` as `Path.read_text`.
+    """
+    with open(path, "rb") as file:
+        content = file.read(most + 1) if os.fstat(file.fileno()).st_size <= most else b""
+        if len(content) > most or os.fstat(file.fileno()).st_size > most:
+            raise GfvizError(f"{path} is larger than {most >> 20} MB: that is no such file of gfviz")
+    return content.decode("utf-8")
+
+
 def sync_folder(folder: Path) -> None:
     """Bring a folder's own entries to the disk: without it a rename may be lost in a power cut."""
     # Windows cannot open folders.

@@ -80,9 +80,9 @@ def load_graph(path: str | Path) -> CoactivationGraph:
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
-    if not path.is_file():
-        raise GfvizError(f"{path}: no such file")
     try:
+        if not path.is_file():
+            raise GfvizError(f"{path}: no such file")
         with safe_open(path, framework="np") as archive:
             metadata = archive.metadata() or {}
             if metadata.get("format") != FORMAT:
@@ -96,6 +96,8 @@ def load_graph(path: str | Path) -> CoactivationGraph:
         return _assemble(_fields(metadata), tensors)
     except GfvizError as error:
         raise GfvizError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+    except PermissionError as error:
+        raise GfvizError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, OverflowError, MemoryError) as error:
         raise GfvizError(f"{path}: damaged or not a graph file ({str(error)[:200]})") from error
 

@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 from gfviz.errors import GfvizError
 from gfviz.runs.directory import RunDirectory
-from gfviz.runs.schema import WorkLimit, bytes_held, one_line
+from gfviz.runs.schema import SQLITE_FAULTS, WorkLimit, bytes_held, one_line
 from gfviz.runs.tfevents import Scalar, read_scalars
 
 MAX_FILES, MAX_RUNS, MAX_METRICS, MAX_NAME = 2000, 500, 2000, 300
@@ -143,7 +143,7 @@ def _open(path: Path) -> sqlite3.Connection:
         # A schema from elsewhere may name functions: none of them runs, and nothing is written.
         database.execute("PRAGMA trusted_schema = OFF")
         database.execute("PRAGMA query_only = ON")
-    except (sqlite3.Error, UnicodeDecodeError) as error:
+    except SQLITE_FAULTS as error:
         raise GfvizError(f"cannot read {path}: {one_line(error)}") from error
     return database
 
@@ -153,7 +153,7 @@ def _columns(database: sqlite3.Connection, table: str, path: Path) -> set[str]:
     try:
         plain = database.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (table,)).fetchone()
         return {row[1] for row in database.execute(f"PRAGMA table_info({table})")} if plain else set()
-    except (sqlite3.Error, UnicodeDecodeError) as error:  # SQLite quotes the file's own bytes in what it says
+    except SQLITE_FAULTS as error:
         raise GfvizError(f"{path} is not a readable SQLite database: {one_line(error)}") from error
 
 
@@ -194,7 +194,7 @@ def _answers(database: sqlite3.Connection, question: str, path: Path) -> Iterato
             if room < 0:
                 raise GfvizError(f"{path} is damaged: its rows hold more than the file")
             yield row
-    except (sqlite3.Error, UnicodeDecodeError) as error:
+    except SQLITE_FAULTS as error:
         raise GfvizError(f"{path} is damaged: {'its rows have no end' if limit.spent else one_line(error)}") from error
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from gfviz.errors import GfvizError
-from gfviz.runs.schema import WorkLimit, one_line, open_for_reading
+from gfviz.runs.schema import SQLITE_FAULTS, WorkLimit, one_line, open_for_reading
 
 if TYPE_CHECKING:
     from gfviz.runs.directory import RunDirectory
@@ -108,7 +108,7 @@ class RunReader:
             self._limit.begin()
             try:
                 return self._database.execute(question, values).fetchall()
-            except (sqlite3.Error, OverflowError, UnicodeDecodeError) as error:
+            except (*SQLITE_FAULTS, OverflowError) as error:
                 reason = "its rows have no end" if self._limit.spent else one_line(error)
                 raise GfvizError(f"cannot read the metrics store {path}: {reason}") from error
 

@@ -30,6 +30,9 @@ CREATE TABLE events (id INTEGER PRIMARY KEY, time REAL NOT NULL, step INTEGER, k
 CREATE TABLE state (key TEXT PRIMARY KEY, value REAL) WITHOUT ROWID;
 """
 
+# What reading a hostile database raises: SQLite quotes the file's own bytes, which may be no text, in what it says, and
+# calls some damage a lack of memory.
+SQLITE_FAULTS = (sqlite3.Error, UnicodeDecodeError, MemoryError)
 # Steps of SQLite's machine that any question of ours takes at most for a byte of the file, and for none at all: a row
 # takes some ten bytes, and to read, sort or count it some tens of steps.
 _STEPS_A_BYTE, _STEPS_AT_LEAST, _STEPS_A_LOOK = 16, 500_000, 20_000
@@ -91,7 +94,7 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         version = connection.execute("PRAGMA user_version").fetchone()[0]
-    except (sqlite3.Error, UnicodeDecodeError) as error:
+    except SQLITE_FAULTS as error:
         raise GfvizError(f"cannot write the metrics store {path}: {one_line(error)}") from error
     _check_version(connection, path, version)
     _check_tables(connection, path)
@@ -115,7 +118,7 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
                 raise
             connection = _connect_readonly(address + "&immutable=1")
         version = connection.execute("PRAGMA user_version").fetchone()[0]
-    except (sqlite3.Error, UnicodeDecodeError) as error:  # SQLite quotes the file's own bytes in what it says
+    except SQLITE_FAULTS as error:
         raise GfvizError(f"cannot read the metrics store {path}: {one_line(error)}") from error
     _check_version(connection, path, version)
     _check_tables(connection, path)
@@ -152,7 +155,7 @@ def _check_tables(connection: sqlite3.Connection, path: Path) -> None:
     # A foreign file may hold views without end, triggers or computed columns under the names of our tables.
     try:
         found = connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
-    except (sqlite3.Error, UnicodeDecodeError) as error:
+    except SQLITE_FAULTS as error:
         connection.close()
         raise GfvizError(f"cannot read the metrics store {path}: {one_line(error)}") from error
     wanted = {" ".join(statement.split()) for statement in _TABLES.split(";") if statement.strip()}

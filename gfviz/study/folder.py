@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gfviz.errors import GfvizError
-from gfviz.files import atomic_write_text
+from gfviz.files import atomic_write_text, read_small_text
 
 
 def claim_folder(out: Path, config: dict[str, Any]) -> None:
@@ -19,7 +19,7 @@ def claim_folder(out: Path, config: dict[str, Any]) -> None:
         atomic_write_text(path, json.dumps(config, indent=2) + "\n")
         return
     try:
-        found = json.loads(path.read_text("utf-8"))
+        found = json.loads(read_small_text(path))
     except (OSError, ValueError, RecursionError) as error:
         raise GfvizError(f"{path}: cannot be read ({error}): choose another folder") from error
     kept = found if isinstance(found, dict) else {}

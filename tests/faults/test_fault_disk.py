@@ -235,7 +235,6 @@ def test_validate_on_a_full_disk_says_so_and_goes_on_later(tmp_path: Path, monke
     assert _kept(tmp_path / "cells" / "a.json", lambda: [{"a": 2}]) == [{"a": 2}]
 
 
-@pytest.mark.long
 def test_a_slow_disk_is_only_slow(models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mapping = {**fusion_mapping(models, tmp_path / "runs", steps=2), **QUIET}
     runs = [create_run(parse_config(mapping)) for _ in range(2)]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gfviz.errors import GfvizError
-from gfviz.files import atomic_write_text
+from gfviz.files import atomic_write_text, read_small_text
 
 SPLITS = ("train", "validation", "test")
 ARROW = "->"
@@ -270,7 +270,7 @@ def read_jsonl(path: str | Path) -> list[Example]:
     path = Path(path)
     try:
         # str.splitlines would also break at U+2028, inside a JSON string too.
-        lines = path.read_text("utf-8").split("\n")
+        lines = read_small_text(path, 1 << 30).split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise GfvizError(f"cannot read the examples in {path}: {error}") from error
     return [_from_json(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]

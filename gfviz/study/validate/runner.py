@@ -15,7 +15,7 @@ import numpy as np
 
 import gfviz
 from gfviz.errors import GfvizError
-from gfviz.files import atomic_path, atomic_write_text
+from gfviz.files import atomic_path, atomic_write_text, read_small_text
 from gfviz.gromov import BUDGETS, predict_cost
 from gfviz.study.folder import claim_folder
 from gfviz.study.validate.families import SYNTHETIC, Family
@@ -206,7 +206,7 @@ def _kept(path: Path, compute: Callable[[], list[dict[str, Any]]]) -> list[dict[
     """The rows of a cell: read where they were kept, else computed and kept (whole or not at all)."""
     if path.is_file():
         try:
-            rows = json.loads(path.read_text("utf-8"))
+            rows = json.loads(read_small_text(path))
         except (OSError, ValueError, RecursionError) as error:
             raise GfvizError(
                 f"{path}: not a cell of this study ({error}): delete it, and it is computed again"
