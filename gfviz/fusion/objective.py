@@ -24,7 +24,7 @@ from gfviz.fusion.losses import (
     masked_sum,
 )
 from gfviz.fusion.losses import units as units_of
-from gfviz.fusion.teachers import SignalSource, one_hot, signal_is_finite
+from gfviz.fusion.teachers import SignalSource, one_hot, pick_logits, signal_is_finite
 from gfviz.signals import TopKLogits
 
 Counts = dict[str, Tensor]
@@ -193,7 +193,7 @@ def make_pair(student: AnswerSignal, teacher: AnswerSignal, part: Mapping[str, A
     own = student if whole else _select(student, rows)
 
     def log_prob(ids: Tensor) -> Tensor:
-        chosen = (logits if whole else logits[rows]).gather(-1, ids)
+        chosen = pick_logits(logits if whole else logits[rows], ids)
         mask = own.signal.mask.unsqueeze(-1)
         return torch.where(mask, chosen - own.signal.logsumexp.unsqueeze(-1), own.signal.logsumexp.new_zeros(()))
 

@@ -59,8 +59,17 @@ def answer_signal(logits: Tensor, inputs: Mapping[str, Tensor], k: int, temperat
 
 def token_log_prob(logits: Tensor, signal: TopKLogits, labels: Tensor) -> Tensor:
     """log p(label) [B, W] at the signal's positions, 0 where masked: one gather, no softmax."""
-    chosen = logits.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+    chosen = pick_logits(logits, labels.unsqueeze(-1)).squeeze(-1)
     return torch.where(signal.mask, chosen - signal.logsumexp, signal.logsumexp.new_zeros(()))
+
+
+def pick_logits(logits: Tensor, ids: Tensor) -> Tensor:
+    """Entries `ids` [B, W, m] of logits [B, W, V]; the gradient costs no pass over the logits.
+
+    A dense one would be [B, W, V] zeros, filled and then added to the gradient of the logsumexp: twice that one's cost.
+    """
+    # Where else (Apple's GPUs) sparse gradients may be missing.
+    return logits.gather(-1, ids, sparse_grad=logits.device.type in ("cpu", "cuda"))
 
 
 MEMORY_BYTES = 512 * 1024 * 1024

@@ -16,9 +16,10 @@ from gfviz.fusion.losses import (
     SignalPair,
     SortedGLD,
     UniversalLogitDistillation,
+    disagreement,
 )
 from gfviz.fusion.losses.token import log_complement
-from gfviz.fusion.teachers import answer_signal
+from gfviz.fusion.teachers import answer_signal, pick_logits
 from gfviz.fusion.vocabularies import shared_tokens
 from gfviz.signals import Vocabulary
 
@@ -220,6 +221,45 @@ def test_anchored_against_dense_graphs() -> None:
     pair, dense, _, _ = make_pair()
     maps = maps_of()
     assert AnchoredGLD(*maps)(pair).total.item() == pytest.approx(anchored_by_hand(pair, dense, maps), rel=1e-9)
+
+
+@pytest.mark.parametrize("tile", [1, 200, 1 << 22])
+def test_the_difference_of_graphs_in_tiles_of_any_size(tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Value and slope against dense matrices; sides of unequal length and width, a token twice in a position."""
+    monkeypatch.setattr(disagreement, "_TILE", tile)
+    draw = torch.Generator().manual_seed(2)
+    sides = [torch.randint(9, (3, *shape), generator=draw) for shape in ((40, 5), (21, 4))]
+    inside = [torch.rand(numbers.shape, generator=draw) < 0.7 for numbers in sides]
+    values = [
+        torch.rand(numbers.shape, generator=draw, dtype=torch.float64) * here for numbers, here in zip(sides, inside)
+    ]
+    values[0].requires_grad_()
+    nodes, count = disagreement.token_nodes(sides, inside, 9)
+    found = disagreement.squared_difference(*values, *nodes, count)
+    x, y = (torch.zeros(*v.shape[:2], 9, dtype=v.dtype).scatter_add(2, n, v) for v, n in zip(values, sides))
+    dense = (x.transpose(1, 2) @ x - y.transpose(1, 2) @ y).square().sum((1, 2))
+    torch.testing.assert_close(found, dense, rtol=1e-12, atol=0)
+    weights = torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64)
+    ours, theirs = (torch.autograd.grad((value * weights).sum(), values[0])[0] for value in (found, dense))
+    torch.testing.assert_close(ours * inside[0], theirs * inside[0], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_picked_logit_has_the_gradient_of_a_gather(dtype: torch.dtype) -> None:
+    """Behind a layer, so that the sparse part meets the dense one of the logsumexp; with a token asked for twice."""
+    draw = torch.Generator().manual_seed(0)
+    weight = torch.randn(6, 40, generator=draw).to(dtype)
+    hidden = torch.randn(2, 3, 6, generator=draw).to(dtype)
+    ids = torch.randint(40, (2, 3, 7), generator=draw)
+    ids[..., 1] = ids[..., 0]
+    found = []
+    for pick in (pick_logits, lambda logits, ids: logits.gather(-1, ids)):
+        leaf = hidden.clone().requires_grad_()
+        logits = leaf @ weight
+        total = torch.logsumexp(logits.float(), -1).sum() - pick(logits, ids).float().square().sum()
+        total.backward()
+        found.append(leaf.grad)
+    torch.testing.assert_close(found[0], found[1])
 
 
 def test_only_anchored_knows_which_token_is_which() -> None:

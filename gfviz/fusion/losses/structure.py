@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gfviz.errors import GfvizError
 from gfviz.fusion.losses.base import AnswerSignal, LossSum, SignalPair, Unit
+from gfviz.fusion.losses.disagreement import squared_difference, token_nodes
 from gfviz.gromov.batched import GraphSummary, Kind, lower_bound
 from gfviz.signals import TopKLogits
 
@@ -105,8 +106,8 @@ class AnchoredGLD:
     """Token graphs at the coupling that matches equal tokens: Σ_ij (C_ij − D_ij)² over the shared tokens.
 
     What is not shared is compared sorted: Σ_i (F_C↓(i) − F_D↓(i))² of its row sums. `student_map` [V_s] and
-    `teacher_map` [V_t] give the number of the shared token that an id stands for, −1 for none. No n × n matrix: squared
-    norms and the inner product of C and D are those of the T × T Grams. O(R·W²·M), M shared tokens in the batch.
+    `teacher_map` [V_t] give the number of the shared token that an id stands for, −1 for none. No n × n matrix (see
+    `squared_difference`). O(R·(W²·k + V)).
     """
 
     unit: Unit = "examples"
@@ -114,6 +115,7 @@ class AnchoredGLD:
 
     def __init__(self, student_map: Tensor, teacher_map: Tensor, normalize: str = "prob") -> None:
         self.maps = (student_map, teacher_map)
+        self.tokens = int(max(student_map.max(), teacher_map.max())) + 1
         self.normalize = normalize
 
     def __call__(self, pair: SignalPair) -> LossSum:
@@ -121,39 +123,38 @@ class AnchoredGLD:
         self.maps = tuple(table.to(pair.aligned.device) for table in self.maps)  # type: ignore[assignment]
         shared = [table[side.signal.ids] for table, side in zip(self.maps, sides)]
         known = [(numbers >= 0) & side.signal.mask.unsqueeze(-1) for numbers, side in zip(shared, sides)]
-        nodes = torch.unique(torch.cat([numbers[inside] for numbers, inside in zip(shared, known)]))
         z = [side.signal.normalized(self.normalize).to(side.signal.logsumexp.dtype) for side in sides]
         # Each position's factor carries 1/√T, so that Grams are those of C itself.
         z = [values / _lengths(side.signal).sqrt()[:, None, None] for values, side in zip(z, sides)]
-        ours, theirs = (_on_nodes(v, n, inside, nodes) for v, n, inside in zip(z, shared, known))
-        value = _gram_norm(ours, ours) + _gram_norm(theirs, theirs) - 2 * _gram_norm(ours, theirs)
+        nodes, count = token_nodes(shared, known, self.tokens)
+        kept = [torch.where(inside, values, values.new_zeros(())) for values, inside in zip(z, known)]
+        value = squared_difference(kept[0], kept[1].detach(), nodes[0], nodes[1], count)
         return _per_example(value + self._unshared(sides, z, known))
 
     def _unshared(self, sides: tuple[AnswerSignal, AnswerSignal], z: list[Tensor], known: list[Tensor]) -> Tensor:
         profiles = []
-        for side, values, inside in zip(sides, z, known):
+        for side, table, values, inside in zip(sides, self.maps, z, known):
             outside = ~inside & side.signal.mask.unsqueeze(-1)
-            nodes = torch.unique(side.signal.ids[outside])
-            weighted = values * values.sum(-1, keepdim=True)
-            sums = _on_nodes(weighted, side.signal.ids, outside, nodes).sum(1)
-            profiles.append(sums.sort(-1, descending=True).values)
+            (nodes,), count = token_nodes([side.signal.ids], [outside], len(table))
+            weighted = torch.where(outside, values * values.sum(-1, keepdim=True), values.new_zeros(()))
+            profiles.append(_sorted_sums(weighted, nodes, count))
         width = max(profile.shape[-1] for profile in profiles)
         first, second = (torch.nn.functional.pad(profile, (0, width - profile.shape[-1])) for profile in profiles)
         return (first - second).square().sum(-1)
 
 
-def _on_nodes(values: Tensor, numbers: Tensor, inside: Tensor, nodes: Tensor) -> Tensor:
-    """Entries of [R, W, k] placed on their nodes: [R, W, M]."""
-    if len(nodes) == 0:
-        return values.new_zeros(*values.shape[:2], 0)
-    columns = torch.searchsorted(nodes, numbers).clamp_max(len(nodes) - 1)
-    kept = torch.where(inside, values, values.new_zeros(()))
-    return values.new_zeros(*values.shape[:2], len(nodes)).scatter_add(2, columns, kept)
-
-
-def _gram_norm(first: Tensor, second: Tensor) -> Tensor:
-    """⟨C, D⟩ of C = XᵀX and D = YᵀY through X Yᵀ: Σ (x_t · y_s)², per example."""
-    return (first @ second.transpose(1, 2)).square().sum((-1, -2))
+def _sorted_sums(entries: Tensor, nodes: Tensor, count: int) -> Tensor:
+    """Sums of [R, W, k] on each example's own nodes, descending [R, n]; n nodes at most in an example, 0 beyond."""
+    rows = len(entries)
+    owner = torch.arange(rows, device=nodes.device)[:, None].expand(rows, nodes[0].numel())
+    homes = nodes.new_zeros(count + 1).scatter_(0, nodes.flatten(1).flatten(), owner.flatten())
+    held = torch.bincount(homes[:count], minlength=rows)
+    first = held.cumsum(0) - held
+    width = int(held.max()) if count else 0
+    # Nodes of an example follow each other, so that its first one tells the place of the others.
+    places = torch.where(nodes < count, nodes - first[:, None, None], width).flatten(1)
+    sums = entries.new_zeros(rows, width + 1).scatter_add(1, places, entries.flatten(1))
+    return sums[:, :width].sort(-1, descending=True).values
 
 
 def _per_example(values: Tensor) -> LossSum:
