@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from gfviz.errors import GfvizError
-from gfviz.study.fusion.analysis import difference, finalists, holm, student, summary, verdicts
+from gfviz.study.fusion.analysis import difference, finalists, holm, second_try, student, summary, verdicts
 from gfviz.study.fusion.families import SHORT
 from gfviz.study.fusion.plan import (
     METHODS,
@@ -93,12 +93,12 @@ def test_list_of_cells_holds_every_rival():
 
 def test_confirmation_runs_every_rival_on_fresh_seeds():
     size = SIZES["cpu"]
-    cells = confirmation_cells(size, [("unsure-noisy", "gld-anchored")])
+    cells = confirmation_cells(size.fresh, [("unsure-noisy", "gld-anchored")])
     names = {"pivot", "sft", "kl-same", "answers", "gld-anchored", "gld-anchored one-hot", "gld-anchored shuffled"}
     assert {cell.method for cell in cells} == names
     assert {cell.seed for cell in cells} == set(size.fresh)
     assert {cell.stage for cell in cells} == {"confirm"}
-    assert confirmation_cells(size, []) == []
+    assert confirmation_cells(size.fresh, []) == []
 
 
 def test_student_is_scipys_paired_test():
@@ -199,6 +199,26 @@ def test_finalists_have_the_largest_weakest_difference():
     clean = made_table({**GAINS, "gld-spectral one-hot": -0.01, "gld-anchored one-hot": 0.045}, "unsure-drawn", "clean")
     chosen = finalists(verdicts(pd.concat([noisy, clean])), 1)
     assert chosen == [("unsure-drawn", "gld-spectral"), ("unsure-noisy", "gld-anchored")]
+
+
+def test_each_kind_of_labels_without_a_confirmed_cell_has_one_more_try():
+    clean = made_table({name: gain / 2 for name, gain in GAINS.items()}, "few-clean", "clean")
+    drawn = made_table({**GAINS, "gld-anchored one-hot": 0.05}, "unsure-drawn", "clean")
+    made = verdicts(pd.concat([made_table(GAINS), clean, drawn]))
+    noisy, failed = made[made["labels"] == "noisy"], made[made["regime"] == "unsure-drawn"]
+    # Noisy labels are settled; of the clean ones one regime was tried in vain, and only the other beat all.
+    assert second_try(made, pd.concat([noisy, failed])) == [("few-clean", "gld-anchored")]
+    assert second_try(made, noisy) == [("few-clean", "gld-anchored")]
+    assert second_try(made, made) == []
+    assert second_try(made, failed) == [("unsure-noisy", "gld-anchored"), ("few-clean", "gld-anchored")]
+
+
+def test_a_regime_needs_its_own_seeds_alone():
+    table = pd.concat([made_table(GAINS), made_table(GAINS, "few-clean", "clean").query("seed < 3")])
+    listed = [Cell(row.regime, row.method, row.seed) for row in table.itertuples()]
+    found = verdicts(table, listed=listed).query("method == 'gld-anchored'").set_index("regime")
+    assert found["seeds"].to_dict() == {"unsure-noisy": 5, "few-clean": 3}
+    assert found["p_sft"].notna().all()
 
 
 def test_summary_has_the_agreed_form():

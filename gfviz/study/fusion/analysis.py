@@ -92,13 +92,13 @@ def verdicts(table: pd.DataFrame, stage: str = "study", listed: Sequence[Cell] =
     way from SFT to same-tokenizer KL. A comparison whose runs are missing is NaN and beats nothing.
 
     With `listed`, the correction counts every cell of the list, made or not, and a comparison proves nothing before all
-    the list's seeds are there.
+    the list's seeds of that regime are there.
     """
     import pandas as pd
 
     chosen = table[table["stage"] == stage]
     rows = [
-        _row(chosen, stage, regime, method, len({cell.seed for cell in listed}))
+        _row(chosen, stage, regime, method, len({cell.seed for cell in listed if cell.regime == regime}))
         for regime, method in chosen[["regime", "method"]].drop_duplicates().itertuples(index=False, name=None)
         if METHODS[method].control == "none"
     ]
@@ -179,6 +179,24 @@ def finalists(found: pd.DataFrame, count: int) -> list[tuple[str, str]]:
         best = group.sort_values("weakest", ascending=False, kind="stable").head(count)
         chosen += [(str(regime), str(method)) for regime, method in zip(best["regime"], best["method"])]
     return chosen
+
+
+def second_try(study: pd.DataFrame, confirmed: pd.DataFrame) -> list[tuple[str, str]]:
+    """Cells to confirm after the whole list: of each kind of labels of which no cell is confirmed, the structure loss
+    with the smallest p among those that beat all in the study and were not tried yet. Both arguments as of `verdicts`.
+    """
+    if study.empty:
+        return []
+    done = confirmed[confirmed["ours"].astype(bool)] if len(confirmed) else study[:0]
+    tried = set(zip(done["regime"], done["method"]))
+    settled = set(done.loc[done["beats_all"].astype(bool), "labels"])
+    open_ = study[study["beats_all"].astype(bool) & ~study["labels"].isin(settled)].sort_values("p_all", kind="stable")
+    chosen: dict[str, tuple[str, str]] = {}
+    for row in open_.to_dict("records"):
+        cell = (str(row["regime"]), str(row["method"]))
+        if cell not in tried:
+            chosen.setdefault(str(row["labels"]), cell)
+    return list(chosen.values())
 
 
 def summary(table: pd.DataFrame) -> dict[str, dict[str, Any]]:

@@ -29,6 +29,12 @@ def print_plan(size: str) -> None:
             f"rivals, with another pivot, on the seeds {', '.join(map(str, found.fresh))}.",
             soft_wrap=True,
         )
+    if found.again:
+        messages().print(
+            "After all tiers, of each kind of labels without a confirmed one: the structure loss with the smallest p "
+            f"among those that beat all, in the same way, on the seeds {', '.join(map(str, found.again))}.",
+            soft_wrap=True,
+        )
 
 
 def study_command(size: str, out: Path, workers: int | None, device: str | None, as_json: bool) -> None:

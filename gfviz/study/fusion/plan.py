@@ -132,7 +132,8 @@ class StudySize:
     labelled: examples a family with labels (`few`: of those regimes, which have `unlabelled` prompts beside them);
     tests: held-out examples a family; tiers: methods and regimes, the most informative first; seeds, fresh: those of
     the study and of the confirmation; finalists: cells of the first tier to confirm for each kind of labels, before the
-    other tiers.
+    other tiers; again: seeds for the one cell that each kind of labels without a confirmed one may try once more, after
+    the whole list.
     """
 
     name: str
@@ -154,6 +155,7 @@ class StudySize:
     fresh: tuple[int, ...]
     tiers: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
     finalists: int = 1
+    again: tuple[int, ...] = ()
 
     @property
     def evidence(self) -> bool:
@@ -205,7 +207,7 @@ SIZES: dict[str, StudySize] = {
     "cpu": StudySize(
         name="cpu", families=_SHORT, context=64, pivot=_PIVOT, teacher=_TEACHER, twin=_TWIN,
         labelled=128, few=24, unlabelled=104, tests=250, steps=80, batch=24, rate=5e-4, k=32, longest=8,
-        seeds=(0, 1, 2, 3, 4), fresh=(50, 51, 52, 53, 54),
+        seeds=(0, 1, 2, 3, 4), fresh=(50, 51, 52, 53, 54), again=tuple(range(50, 60)),
         tiers=(
             (_FIRST, ("unsure-noisy", "unsure-drawn")),
             (_OTHERS, ("unsure-noisy", "unsure-drawn")),
@@ -244,12 +246,12 @@ def planned_cells(size: StudySize, tiers: int | None = None) -> list[Cell]:
     return list(found)
 
 
-def confirmation_cells(size: StudySize, finalists: Sequence[tuple[str, str]]) -> list[Cell]:
-    """Runs on the fresh seeds, with a pivot of their own: each finalist beside all that it has to beat, then the rest
-    of the table."""
+def confirmation_cells(seeds: Sequence[int], finalists: Sequence[tuple[str, str]]) -> list[Cell]:
+    """Runs on fresh seeds, with a pivot of their own: each finalist beside all that it has to beat, then the rest of
+    the table."""
     needed: dict[Cell, None] = {}
     beside: dict[Cell, None] = {}
-    for seed in size.fresh:
+    for seed in seeds:
         for regime, name in finalists:
             rivals = ("sft", name, *METHODS[name].controls, METHODS[name].without)
             needed |= dict.fromkeys(Cell(regime, rival, seed, "confirm") for rival in rivals)

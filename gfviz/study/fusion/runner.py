@@ -17,7 +17,7 @@ import gfviz
 from gfviz.errors import GfvizError
 from gfviz.files import atomic_path, atomic_write_text
 from gfviz.study.folder import claim_folder
-from gfviz.study.fusion.analysis import finalists, summary, verdicts
+from gfviz.study.fusion.analysis import finalists, second_try, summary, verdicts
 from gfviz.study.fusion.plan import (
     METHODS,
     REGIMES,
@@ -114,8 +114,12 @@ def run_fusion_study(
         left = pool.run(out, plan, first, limit, report)
         extra: list[Cell] = []
         if all(_run_file(out, cell).is_file() for cell in first):
-            extra = confirmation_cells(plan, finalists(verdicts(_collect(out, first)), plan.finalists))
-            pool.run(out, plan, [*extra, *cells], left, report)
+            extra = confirmation_cells(plan.fresh, finalists(verdicts(_collect(out, first)), plan.finalists))
+            left = pool.run(out, plan, [*extra, *cells], left, report)
+            if all(_run_file(out, cell).is_file() for cell in (*extra, *cells)):
+                again = second_try(_verdicts(out, cells, "study"), _verdicts(out, extra, "confirm"))
+                extra += confirmation_cells(plan.again, again)
+                pool.run(out, plan, [*extra, *cells], left, report)
     return finish(out, plan, config, [*cells, *extra])
 
 
@@ -270,6 +274,10 @@ def _collect(out: Path, cells: Sequence[Cell]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
+def _verdicts(out: Path, cells: Sequence[Cell], stage: str) -> pd.DataFrame:
+    return verdicts(_collect(out, cells), stage, cells).assign(stage=stage)
+
+
 def finish(out: Path, plan: StudySize, config: dict[str, Any], cells: Sequence[Cell]) -> FusionStudy:
     """Tables and verdicts of whatever is kept, written beside the runs."""
     import pandas as pd
@@ -278,7 +286,7 @@ def finish(out: Path, plan: StudySize, config: dict[str, Any], cells: Sequence[C
 
     table = _collect(out, cells)
     listed = {stage: [cell for cell in cells if cell.stage == stage] for stage in ("study", "confirm")}
-    parts = [verdicts(table, stage, part).assign(stage=stage) for stage, part in listed.items()]
+    parts = [_verdicts(out, part, stage) for stage, part in listed.items()]
     found = pd.concat([part for part in parts if len(part)]) if any(map(len, parts)) else pd.DataFrame()
     _write_table(out / "table", table)
     _write_table(out / "verdicts", found)
