@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 
 # Rows that share one product with the head: enough to read its weights seldom, few enough that [rows, CHUNK] is small.
 _ROWS = 512
+
+
+class Reading(NamedTuple):
+    """A signal [N, k] of N positions, and the logit [N] of a given token at each of them."""
+
+    signal: TopKLogits
+    targets: Tensor
 
 
 class SignalReader:
@@ -40,21 +47,46 @@ class SignalReader:
         """Whether the head is (so far) applied to the chosen positions alone."""
         return self._head is not None
 
-    @torch.inference_mode()
     def read(self, ids: Tensor, attention: Tensor, chosen: Tensor) -> TopKLogits:
-        """The signal [N, k] at the N positions where `chosen` [B, W] holds, in row-major order.
+        """The signal [N, k] at the N positions where `chosen` holds, in row-major order.
 
-        ids, attention: [B, W] on any device. Cost: one forward pass, the head's product at N positions.
+        ids, attention: [B, L] on any device; chosen: [B, W] of their last W ≤ L positions. Cost: one forward pass, the
+        head's product at N positions.
         """
+        with torch.inference_mode():
+            return self._read(ids, attention, chosen, None, 1.0)[0]
+
+    def read_targets(
+        self, ids: Tensor, attention: Tensor, chosen: Tensor, targets: Tensor, temperature: float = 1.0
+    ) -> Reading:
+        """`read` of the logits divided by `temperature`, with those of the tokens `targets` [B, W] where chosen.
+
+        A model that is being trained may go on after it: no tensor that it keeps is one of inference mode.
+        """
+        with torch.no_grad():
+            return Reading(*self._read(ids, attention, chosen, targets, temperature))
+
+    def _read(
+        self, ids: Tensor, attention: Tensor, chosen: Tensor, targets: Tensor | None, temperature: float
+    ) -> tuple[TopKLogits, Tensor]:
         device = self._model.device
         inputs = self._inputs(ids.to(device), attention.to(device))
+        missing = ids.shape[1] - chosen.shape[1]
         chosen = chosen.to(device)
+        wanted = None if targets is None else targets.to(device)[chosen]
+        if missing and "logits_to_keep" in self._accepts:
+            inputs["logits_to_keep"] = chosen.shape[1]
+        else:
+            chosen = nn.functional.pad(chosen, (missing, 0))
         if self._head is not None:
             hidden = self._hidden(self._head, inputs, chosen)
             if hidden is not None:
-                return self._reduce(self._head, hidden[chosen])
+                return self._reduce(self._head, hidden[chosen], wanted, temperature)
             self._head = None
-        return TopKLogits.from_logits(self._model(**inputs).logits[chosen], self.k)
+        logits = self._model(**inputs).logits[chosen]
+        logits = logits if temperature == 1.0 else logits / temperature
+        signal = TopKLogits.from_logits(logits, self.k)
+        return signal, signal.logsumexp if wanted is None else logits.gather(1, wanted.unsqueeze(1)).squeeze(1)
 
     def _inputs(self, ids: Tensor, attention: Tensor) -> dict[str, Any]:
         inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": attention}
@@ -87,18 +119,28 @@ class SignalReader:
         if len(seen) != 1:
             return None
         hidden, one = seen[0]
-        if hidden.dtype != head.weight.dtype or hidden.device != head.weight.device:
+        # Weights in shards (FSDP2, DeepSpeed) are whole inside the forward pass alone.
+        whole = type(head.weight.data) is Tensor and head.weight.shape[-1] == hidden.shape[-1]
+        if not whole or hidden.dtype != head.weight.dtype or hidden.device != head.weight.device:
             return None
         expected = nn.functional.linear(one, head.weight, head.bias)
         return hidden if torch.equal(logits, expected) and bool(expected.any()) else None
 
-    def _reduce(self, head: nn.Linear, hidden: Tensor) -> TopKLogits:
-        parts = [head_topk_logsumexp(rows, head.weight, self.k, bias=head.bias) for rows in hidden.split(_ROWS)]
-        mask = torch.ones(len(hidden), dtype=torch.bool, device=hidden.device)
-        return TopKLogits(
+    def _reduce(
+        self, head: nn.Linear, hidden: Tensor, targets: Tensor | None, temperature: float
+    ) -> tuple[TopKLogits, Tensor]:
+        bias = head.bias
+        if temperature != 1.0:  # the head is linear: its input divided is its output divided
+            hidden, bias = hidden / temperature, None if bias is None else bias / temperature
+        rows = hidden.split(_ROWS)
+        wanted = [None] * len(rows) if targets is None else targets.split(_ROWS)
+        parts = [head_topk_logsumexp(some, head.weight, self.k, ids, bias) for some, ids in zip(rows, wanted)]
+        signal = TopKLogits(
             torch.cat([part.values for part in parts]),
             torch.cat([part.ids for part in parts]),
             torch.cat([part.logsumexp for part in parts]),
-            mask,
+            torch.ones(len(hidden), dtype=torch.bool, device=hidden.device),
             head.weight.shape[0],
         )
+        found = [part.logsumexp if part.targets is None else part.targets for part in parts]
+        return signal, torch.cat(found)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
+from gfviz.capture.forward import SignalReader
 from gfviz.errors import GfvizError
 from gfviz.fusion.losses.base import AnswerSignal
 from gfviz.fusion.rows import SignalDtype, SignalRow, from_rows, to_rows
@@ -95,6 +96,7 @@ class OnlineTeacher:
         model.eval()
         model.requires_grad_(False)
         self._accepts = forward_arguments(model)
+        self._reader = SignalReader(model, k)
         self._width = int(model.get_output_embeddings().weight.shape[0])
         self._memory: dict[tuple[int, ...], SignalRow] = {}
         self._used = 0
@@ -133,11 +135,22 @@ class OnlineTeacher:
         self._memory.clear()
         self._used = 0
 
-    @torch.no_grad()
     def _run(self, inputs: Mapping[str, Tensor]) -> list[SignalRow]:
         inputs = {key: value.to(self.model.device) for key, value in inputs.items()}
-        logits = window_logits(self.model, inputs, self._accepts)
-        return to_rows(answer_signal(logits, inputs, self.k, self.temperature), self.dtype)
+        if self.collective:
+            # The head's weights are in shards too: only the model itself can apply it.
+            with torch.no_grad():
+                logits = window_logits(self.model, inputs, self._accepts)
+                return to_rows(answer_signal(logits, inputs, self.k, self.temperature), self.dtype)
+        mask = inputs["mask"]
+        found = self._reader.read_targets(
+            inputs["input_ids"], inputs["attention_mask"], mask, inputs["labels"], self.temperature
+        )
+        # All positions as one sequence; then cut into the examples, whose positions follow each other.
+        token = found.targets - found.signal.logsumexp
+        whole = to_rows(AnswerSignal(_as_one(found.signal), token.unsqueeze(0)), self.dtype)[0]
+        counts = mask.sum(1).tolist()
+        return [SignalRow(*parts) for parts in zip(*(each.split(counts) for each in whole))]
 
     def rows_of(self, inputs: Mapping[str, Tensor]) -> list[SignalRow]:
         """Compressed signals of a padded batch (see `pad_model`), one example at a time on a CPU."""
@@ -145,6 +158,14 @@ class OnlineTeacher:
             return self._run(inputs)
         count = len(inputs["input_ids"])
         return [self._run(_unpadded({k: v[n] for k, v in inputs.items()}))[0] for n in range(count)]
+
+
+def _as_one(signal: TopKLogits) -> TopKLogits:
+    """Positions [N, k] as one sequence of them, [1, N, k]."""
+    return replace(
+        signal, values=signal.values.unsqueeze(0), ids=signal.ids.unsqueeze(0),
+        logsumexp=signal.logsumexp.unsqueeze(0), mask=signal.mask.unsqueeze(0),
+    )  # fmt: skip
 
 
 def _unpadded(row: Mapping[str, Tensor]) -> dict[str, Tensor]:

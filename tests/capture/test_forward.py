@@ -20,6 +20,7 @@ PLAIN = {
     "gpt2": lambda: transformers.GPT2Config(vocab_size=90, n_embd=16, n_layer=1, n_head=2, n_positions=32),
     "phi": lambda: transformers.PhiConfig(**SIZES),  # its head has a bias
 }
+CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 OTHER = {
     "gemma2": lambda: transformers.Gemma2Config(**SIZES, head_dim=8),  # caps its logits
     "cohere": lambda: transformers.CohereConfig(**SIZES),  # scales its logits
@@ -146,3 +147,38 @@ def test_bfloat16_and_many_rows(monkeypatch):
         own = model(input_ids=inputs[0], attention_mask=inputs[1]).logits[inputs[2]]
     naive = own.float().sort(-1, descending=True).values[:, :5]
     torch.testing.assert_close(found.values.float(), naive, rtol=2**-7, atol=2**-7)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 1.7])
+@pytest.mark.parametrize("kind", [*sorted(PLAIN), *sorted(OTHER)])
+def test_targets_and_temperature_against_the_models_own_logits(kind, temperature):
+    """A window of the last positions, each with a token of its own, in float64 from the whole logits."""
+    model, (ids, attention, chosen) = make({**PLAIN, **OTHER}[kind]()), batch()
+    if kind == "phi":
+        model.get_output_embeddings().bias.data.normal_()
+    window = chosen[:, 3:]
+    targets = torch.randint(0, 90, window.shape, generator=torch.Generator().manual_seed(3))
+    reader = SignalReader(model, 5)
+    signal, found = reader.read_targets(ids, attention, window, targets, temperature)
+    positions = (attention.cumsum(1) - 1).clamp_min(0)
+    with torch.no_grad():
+        logits = model(input_ids=ids, attention_mask=attention, position_ids=positions).logits[:, 3:][window]
+    logits = logits.double() / temperature
+    torch.testing.assert_close(signal.values.double(), logits.sort(-1, descending=True).values[:, :5], **CLOSE)
+    torch.testing.assert_close(signal.logsumexp.double(), torch.logsumexp(logits, -1), **CLOSE)
+    torch.testing.assert_close(found.double(), logits.gather(1, targets[window].unsqueeze(1)).squeeze(1), **CLOSE)
+    assert reader.fused is (kind in PLAIN)
+    assert len(found) == int(window.sum()) > 0
+
+
+def test_a_model_trains_on_after_it_was_read():
+    model, (ids, attention, chosen) = make(PLAIN["llama"]()), batch()
+    SignalReader(model, 5).read_targets(ids, attention, chosen, ids)
+    model(input_ids=ids).logits.sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_no_position_gives_an_empty_signal():
+    model, (ids, attention, chosen) = make(PLAIN["llama"]()), batch()
+    signal, found = SignalReader(model, 5).read_targets(ids, attention, torch.zeros_like(chosen), ids)
+    assert (signal.values.shape, len(found)) == ((0, 5), 0)
