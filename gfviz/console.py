@@ -173,9 +173,13 @@ def print_run(run: RunDirectory) -> None:
 def print_evaluation(report: EvaluationReport) -> None:
     """Scores of a model, overall and per family, with their intervals."""
     interval = f"{report.confidence:.0%} interval"
-    shown = table(f"Scores of {report.model}", "family", "exact match", interval, "examples", numbers=("examples",))
+    names = ("family", "exact match", interval, "NLL per token", interval, "ECE", interval, "examples")
+    shown = table(f"Scores of {report.model}", *names, numbers=("examples",))
     for name, score in [*report.families.items(), ("all", report.overall)]:
-        cells = (f"{score.exact_match:.1%}", f"{score.low:.1%} – {score.high:.1%}", str(score.count))
-        shown.add_row(plain(name), *cells, style="bold" if name == "all" else None)
+        cells = [f"{score.exact_match:.1%}", f"{score.low:.1%} – {score.high:.1%}"]
+        estimates = ((score.nll, score.nll_low, score.nll_high), (score.ece, score.ece_low, score.ece_high))
+        for value, low, high in estimates:
+            cells += [f"{value:.3f}", "–" if low is None else f"{low:.3f} – {high:.3f}"]
+        shown.add_row(plain(name), *cells, str(score.count), style="bold" if name == "all" else None)
     output().print(shown)
-    output().print(f"{report.nll:.4f} nats per token, {report.nll_per_byte:.4f} per byte, ECE {report.ece:.4f}")
+    output().print(f"{report.nll_per_byte:.4f} nats per byte")

@@ -1,87 +1,76 @@
 """Scores of a model on held-out examples: exact match by generation, likelihood, calibration, with intervals."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gfviz.errors import GfvizError
 from gfviz.fusion.data import Example, as_examples, read_examples, spread
+from gfviz.fusion.scores import Score, TokenScores, score
 from gfviz.runs import RunDirectory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-ECE_BINS = 10
 _MARKERS = ("->", "####")
-
-
-@dataclass(frozen=True)
-class Score:
-    """Share of right answers with its Wilson interval; `count` examples."""
-
-    exact_match: float
-    low: float
-    high: float
-    count: int
 
 
 @dataclass(frozen=True)
 class EvaluationReport:
     """Scores of one model.
 
-    exact_match with its interval at `confidence`, overall and per family; nll: mean negative log-likelihood of the
-    answer per token, in nats (EOS included), nll_per_byte the same per byte of the answer, comparable across
-    tokenizers; ece: expected calibration error of the most likely token at the answer's positions (10 bins of equal
-    width, Guo et al. 2017); answers: what was generated, in the examples' order.
+    overall: over all examples, families: per family, both with intervals at `confidence` (see `Score`; the most likely
+    token at the answer's positions, EOS included, is what calibration is about); nll_per_byte: the likelihood per byte
+    of the answer, comparable across tokenizers; answers: what was generated, in the examples' order.
     """
 
     model: str
-    exact_match: float
-    low: float
-    high: float
-    count: int
-    nll: float
+    overall: Score
     nll_per_byte: float
-    ece: float
     confidence: float
     families: dict[str, Score]
     answers: tuple[str, ...] = ()
 
     @property
-    def overall(self) -> Score:
-        """The score over all families."""
-        return Score(self.exact_match, self.low, self.high, self.count)
+    def exact_match(self) -> float:
+        """Share of right answers over all families."""
+        return self.overall.exact_match
+
+    @property
+    def count(self) -> int:
+        """How many examples."""
+        return self.overall.count
+
+    @property
+    def nll(self) -> float:
+        """Mean negative log-likelihood per answer token, nats."""
+        return self.overall.nll
+
+    @property
+    def ece(self) -> float:
+        """Expected calibration error."""
+        return self.overall.ece
 
     def metrics(self) -> dict[str, float]:
-        """Rows for the metrics store."""
-        rows = {"eval/exact_match": self.exact_match, "eval/nll": self.nll, "eval/ece": self.ece}
-        rows |= {"eval/exact_match_low": self.low, "eval/exact_match_high": self.high}
-        return rows | {f"eval/{name}/exact_match": score.exact_match for name, score in self.families.items()}
+        """Rows for the metrics store; an interval that is not known has none."""
+        whole = self.overall
+        rows: dict[str, float | None] = {"eval/exact_match": whole.exact_match}
+        rows |= {"eval/exact_match_low": whole.low, "eval/exact_match_high": whole.high}
+        rows |= {"eval/nll": whole.nll, "eval/nll_low": whole.nll_low, "eval/nll_high": whole.nll_high}
+        rows |= {"eval/ece": whole.ece, "eval/ece_low": whole.ece_low, "eval/ece_high": whole.ece_high}
+        for name, found in self.families.items():
+            rows |= {f"eval/{name}/exact_match": found.exact_match, f"eval/{name}/nll": found.nll}
+            rows[f"eval/{name}/ece"] = found.ece
+        return {name: value for name, value in rows.items() if value is not None}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, without the generated answers."""
-        return {key: value for key, value in asdict(self).items() if key != "answers"}
-
-
-def wilson(right: int, count: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a share (Wilson 1927); (0, 1) for no examples.
-
-    >>> [round(end, 4) for end in wilson(8, 10)]
-    [0.4902, 0.9433]
-    """
-    if count == 0:
-        return 0.0, 1.0
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    share = right / count
-    middle = share + z * z / (2 * count)
-    spread_ = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    scale = 1 + z * z / count
-    return max(0.0, (middle - spread_) / scale), min(1.0, (middle + spread_) / scale)
+        """Plain values, without the generated answers; the scores over all examples stand at the top."""
+        families = {name: asdict(found) for name, found in self.families.items()}
+        facts = {"model": self.model, "nll_per_byte": self.nll_per_byte, "confidence": self.confidence}
+        return {**facts, **asdict(self.overall), "families": families}
 
 
 def final_answer(text: str) -> str:
@@ -172,25 +161,17 @@ def evaluate_loaded(
     model.eval()
     try:
         answers = generate(model, encoder, [e.prompt for e in examples], batch_size, max_new_tokens, on_progress)
-        nll, tokens, ece = likelihood(model, encoder, examples, batch_size)
+        tokens = likelihood(model, encoder, examples, batch_size)
     finally:
         model.train(training)
     right = np.array([is_right(answer, example, extract) for answer, example in zip(answers, examples)])
     families: dict[str, Score] = {}
     for family in sorted({example.family for example in examples}):
         inside = np.array([example.family == family for example in examples])
-        families[family] = _score(right[inside], confidence)
-    overall = _score(right, confidence)
+        families[family] = score(right[inside], tokens.of(inside), confidence)
     size = sum(len(example.answer.encode("utf-8", "surrogatepass")) for example in examples)
-    return EvaluationReport(
-        name, overall.exact_match, overall.low, overall.high, overall.count, nll / max(tokens, 1),
-        nll / max(size, 1), ece, confidence, families, tuple(answers),
-    )  # fmt: skip
-
-
-def _score(right: np.ndarray, confidence: float) -> Score:
-    low, high = wilson(int(right.sum()), len(right), confidence)
-    return Score(float(right.mean()), low, high, len(right))
+    per_byte = -float(tokens.log_prob.sum()) / max(size, 1)
+    return EvaluationReport(name, score(right, tokens, confidence), per_byte, confidence, families, tuple(answers))
 
 
 def generate(
@@ -230,38 +211,28 @@ def generate(
     return answers
 
 
-def likelihood(
-    model: "PreTrainedModel", encoder: Any, examples: Sequence[Example], batch_size: int
-) -> tuple[float, int, float]:
-    """Sum of −log p over all answer tokens, their number, and the calibration error of the most likely token."""
+def likelihood(model: "PreTrainedModel", encoder: Any, examples: Sequence[Example], batch_size: int) -> TokenScores:
+    """What the model gives each token of the examples' answers, longest examples first. One forward pass each.
+
+    The head is applied to the answers' positions alone, a chunk of the vocabulary at a time (see `SignalReader`).
+    """
     import torch
 
+    from gfviz.capture.forward import SignalReader
     from gfviz.fusion.batch import pad_model
-    from gfviz.fusion.teachers import answer_signal, forward_arguments, window_logits
 
-    accepts = forward_arguments(model)
-    encoded = sorted((encoder.encode(example) for example in examples), key=lambda item: -len(item.ids))
-    total, tokens = 0.0, 0
-    confidence, correct = [], []
-    for start in range(0, len(encoded), batch_size):
-        inputs = pad_model(encoded[start : start + batch_size], 0, "left")
-        inputs = {key: value.to(model.device) for key, value in inputs.items()}
-        with torch.no_grad():
-            found = answer_signal(window_logits(model, inputs, accepts).float(), inputs, 1)
-        mask = found.signal.mask
-        total -= float(found.token_log_prob[mask].double().sum())
-        tokens += int(mask.sum())
-        confidence.append(found.signal.probs()[mask][:, 0].cpu().numpy())
-        correct.append((found.signal.ids[mask][:, 0] == inputs["labels"][mask]).cpu().numpy())
-    return total, tokens, calibration_error(np.concatenate(confidence), np.concatenate(correct))
-
-
-def calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
-    """Expected calibration error over bins of equal width: Σ share of the bin · |accuracy − confidence| in it.
-
-    >>> calibration_error(np.array([0.75, 0.75, 0.75, 0.75]), np.array([1, 1, 1, 0]))
-    0.0
-    """
-    bins = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
-    gaps = np.bincount(bins, correct.astype(float) - confidence, ECE_BINS)
-    return float(np.abs(gaps).sum() / max(len(confidence), 1))
+    reader = SignalReader(model, 1)
+    encoded = [encoder.encode(example) for example in examples]
+    order = sorted(range(len(encoded)), key=lambda place: -len(encoded[place].ids))
+    parts: list[tuple[np.ndarray, ...]] = []
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        inputs = pad_model([encoded[place] for place in chosen], 0, "left")
+        mask, labels = inputs["mask"], inputs["labels"]
+        signal, logits = reader.read_targets(inputs["input_ids"], inputs["attention_mask"], mask, labels)
+        owner = torch.tensor(chosen)[:, None].expand(mask.shape)[mask]
+        right = signal.ids[:, 0].cpu() == labels[mask]
+        log_probs = (each.float() - signal.logsumexp for each in (logits, signal.values[:, 0]))
+        own, most = (each.double().cpu() for each in log_probs)
+        parts.append((owner.numpy(), own.numpy(), most.exp().numpy(), right.double().numpy()))
+    return TokenScores(*(np.concatenate(column) for column in zip(*parts)))

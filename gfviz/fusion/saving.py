@@ -74,15 +74,29 @@ def model_card(
     if after is None:
         lines.append("Not evaluated.")
     else:
-        lines += [f"| family | pivot | fused ({after.confidence:.0%} interval) | n |", "| --- | --- | --- | --- |"]
+        interval = f"{after.confidence:.0%} interval"
+        lines += [
+            f"| family | pivot | fused ({interval}) | NLL per token | calibration error | n |",
+            f"|{' --- |' * 6}",
+        ]
         pivot = {} if before is None else {"": before.overall, **before.families}
         for name, score in {"": after.overall, **after.families}.items():
             first = f"{pivot[name].exact_match:.3f}" if name in pivot else ""
-            interval = f"{score.low:.3f}–{score.high:.3f}"
-            cells = (_cell(name) or "all", first, f"{score.exact_match:.3f} ({interval})", str(score.count))
-            lines.append(f"| {' | '.join(cells)} |")
-        lines += ["", f"NLL per byte: {after.nll_per_byte:.4f} nats; expected calibration error: {after.ece:.4f}."]
+            row = (
+                _cell(name) or "all",
+                first,
+                f"{score.exact_match:.3f} ({score.low:.3f}–{score.high:.3f})",
+                _with_interval(score.nll, score.nll_low, score.nll_high),
+                _with_interval(score.ece, score.ece_low, score.ece_high),
+                str(score.count),
+            )
+            lines.append(f"| {' | '.join(row)} |")
+        lines += ["", f"NLL per byte: {after.nll_per_byte:.4f} nats."]
     return "\n".join(lines) + "\n"
+
+
+def _with_interval(value: float, low: float | None, high: float | None) -> str:
+    return f"{value:.3f}" if low is None else f"{value:.3f} ({low:.3f}–{high:.3f})"
 
 
 def model_hash(where: str, revision: str | None = None) -> str:

@@ -136,9 +136,8 @@ def test_a_task_of_one_file_with_the_real_harness(zoo, tmp_path: Path) -> None:
     loaded = load_model(zoo["pivot"], "cpu")
     encoder = ExampleEncoder(loaded.tokenizer)
     # The harness scores the answers without EOS; at random weights the longer answer is the less likely one by far.
-    wrong, right = (
-        likelihood(loaded.model, encoder, [Example(rows[0]["q"], rows[0][key])], 1)[0] for key in ("wrong", "right")
-    )
+    answers = [Example(rows[0]["q"], rows[0][key]) for key in ("wrong", "right")]
+    wrong, right = (-likelihood(loaded.model, encoder, [answer], 1).log_prob.sum() for answer in answers)
     assert right < wrong
     assert {score.metric: score.value for score in scores}["acc"] == 1.0
     # Every shipped name is one of the harness's, or comes with a file of ours.
