@@ -52,7 +52,7 @@ export class Canvas {
     );
     parent.append(this.root);
     this.theme = readTheme(this.root);
-    this.resize = new ResizeObserver(() => this.panes.forEach((pane) => pane.sigma && (pane.sigma.resize(), pane.sigma.refresh())));
+    this.resize = new ResizeObserver(() => this.panes.forEach((pane) => pane.fit()));
     this.resize.observe(this.frame);
     this.watch = setInterval(() => this.followTheme(), 700);
   }

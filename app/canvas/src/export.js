@@ -10,7 +10,7 @@ export function save(name, blob) {
 
 export function png(pane) {
   // WebGL buffers are cleared after compositing: draw now and copy in the same task.
-  pane.sigma.refresh();
+  pane.sigma.render();
   const canvases = pane.sigma.getCanvases();
   const out = document.createElement("canvas");
   out.width = pane.layer.width;

@@ -1,6 +1,7 @@
 // One graph on the screen: sigma draws nodes and edges, a 2D layer above it the labels, the focus and the pins.
 import Graph from "graphology";
 import Sigma from "sigma";
+import { floatColor } from "sigma/utils";
 import { edgeProgram, nodeProgram } from "./programs.js";
 import { placeLabels } from "./labels.js";
 import { withAlpha } from "./theme.js";
@@ -15,7 +16,8 @@ export class Pane {
     this.host = host;
     this.theme = theme;
     this.hooks = hooks;
-    this.look = { threshold: 0, edgeAlpha: 1, nodeAlpha: 1, background: theme.backgroundRgb };
+    // edges: how many are drawn, of the heaviest; held: nothing is drawn yet.
+    this.look = { held: false, threshold: 0, edges: 0, edgeAlpha: 1, nodeAlpha: 1, background: theme.backgroundRgb };
     this.hovered = null;
     this.selected = null;
     this.cursor = null;
@@ -42,6 +44,8 @@ export class Pane {
     this.widths.clear();
     this.computeVisible();
     const graph = this.buildGraph();
+    // Sigma draws at once, and again with every setting: what comes out of a software renderer in a second is asked once.
+    this.look.held = true;
     if (this.sigma) {
       // A custom box must not outlive the graph it was made for.
       this.sigma.setCustomBBox(model.bbox);
@@ -49,8 +53,11 @@ export class Pane {
     } else {
       this.start(graph);
     }
+    this.look.held = false;
+    this.sigma.scheduleRender();
   }
 
+  /** The nodes for sigma; the edges stay in the model, where their program reads them. */
   buildGraph() {
     const { model } = this;
     const graph = new Graph({ type: "undirected", multi: true, allowSelfLoops: false });
@@ -64,19 +71,20 @@ export class Pane {
         best: model.best[i],
       });
     }
+    return graph;
+  }
+
+  /** Width and packed colour of an edge, as a function of its number. */
+  edgePaint() {
+    const { model } = this;
     const top = model.m ? model.weight[0] : 1;
-    const shades = this.shades(model.m);
-    for (let e = 0; e < model.m; e++) {
+    const shades = this.shades(model.m).map((steps) => steps.map(floatColor));
+    return (e) => {
       const share = Math.sqrt(model.weight[e] / top);
       const same = model.group[model.source[e]] === model.group[model.target[e]];
       const family = same ? model.group[model.source[e]] : model.groups.length;
-      graph.addEdge(String(model.source[e]), String(model.target[e]), {
-        size: 0.25 + 1.6 * share,
-        color: shades[family][Math.min(15, Math.floor(share * 16))],
-        weight: model.weight[e],
-      });
-    }
-    return graph;
+      return [0.25 + 1.6 * share, shades[family][Math.min(15, Math.floor(share * 16))]];
+    };
   }
 
   /** Edge colours by family (a community, or none) and by sixteen steps of weight. */
@@ -111,12 +119,15 @@ export class Pane {
       defaultEdgeType: "soft",
       nodeProgramClasses: { disc: nodeProgram(this.look) },
       nodeHoverProgramClasses: {},
-      edgeProgramClasses: { soft: edgeProgram(this.look) },
+      edgeProgramClasses: { soft: edgeProgram(this) },
       defaultDrawNodeHover: () => {},
       nodeReducer: (key, data) => (this.visible[+key] ? data : { ...data, hidden: true }),
     });
-    this.sigma.setCustomBBox(this.model.bbox);
-    this.sigma.on("afterRender", () => this.draw());
+    if (this.model.bbox) {
+      this.sigma.setCustomBBox(this.model.bbox);
+      this.sigma.refresh({ schedule: true });
+    }
+    this.sigma.on("afterRender", () => this.look.held || this.draw());
     this.sigma.on("enterNode", ({ node }) => this.hover(+node));
     this.sigma.on("leaveNode", () => this.hover(null));
     this.sigma.on("clickNode", ({ node, event }) => {
@@ -191,6 +202,7 @@ export class Pane {
 
   setThreshold(value) {
     this.look.threshold = value;
+    this.look.edges = this.model.countAbove(value);
     if (this.egoDepth) this.refreshVisible();
     this.render();
   }
@@ -206,6 +218,13 @@ export class Pane {
     }
   }
 
+  /** The place on the page has another size, perhaps. */
+  fit() {
+    if (!this.sigma) return;
+    const { width, height } = this.sigma.getDimensions();
+    if (width !== this.stage.offsetWidth || height !== this.stage.offsetHeight) this.sigma.scheduleRender();
+  }
+
   refreshVisible() {
     this.computeVisible();
     if (this.sigma) this.sigma.refresh({ schedule: true });
@@ -214,18 +233,7 @@ export class Pane {
   recolor(theme) {
     this.theme = theme;
     this.look.background = theme.backgroundRgb;
-    const shades = this.shades(this.model.m);
-    const { model } = this;
-    const top = model.m ? model.weight[0] : 1;
-    let e = 0;
-    this.sigma.getGraph().updateEachEdgeAttributes((_key, attributes) => {
-      const same = model.group[model.source[e]] === model.group[model.target[e]];
-      const family = same ? model.group[model.source[e]] : model.groups.length;
-      const share = Math.sqrt(model.weight[e] / top);
-      attributes.color = shades[family][Math.min(15, Math.floor(share * 16))];
-      e++;
-      return attributes;
-    });
+    this.sigma.refresh({ schedule: true });
     this.render();
   }
 
