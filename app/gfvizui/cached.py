@@ -1,16 +1,21 @@
-"""Everything slow, once: keyed by a file's identity or by a graph's content hash, never by hashing arrays."""
+"""Everything slow, once: keyed by a file's identity or by a graph's content hash, never by hashing arrays.
+
+What brings torch along is imported where it is used: a page that measures nothing opens without it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
 from gfviz.figures import GraphView, graph_view
 from gfviz.graph import CoactivationGraph, load_graph
-from gfviz.gromov import GromovResult, Prediction, gromov_wasserstein, node_shares, predict_cost
 from gfvizui.places import GraphFile
+
+if TYPE_CHECKING:
+    from gfviz.gromov import GromovResult, Prediction
 
 
 @st.cache_resource(max_entries=24, show_spinner="Reading the graph …")
@@ -45,6 +50,8 @@ def derived(what: str, key: tuple, compute: Callable[[], Any]) -> Any:
 
 def distance(a: CoactivationGraph, b: CoactivationGraph, p: float, budget: str | float, on_rung=None) -> GromovResult:
     """The certified interval of a pair."""
+    from gfviz.gromov import gromov_wasserstein
+
     return derived(
         "distance",
         (a.content_hash, b.content_hash, p, budget),
@@ -64,6 +71,8 @@ def remember_distance(a: CoactivationGraph, b: CoactivationGraph, p: float, budg
 
 def predicted(a: CoactivationGraph, b: CoactivationGraph, p: float, budget: str | float) -> list[Prediction]:
     """What each rung of the budget is expected to take."""
+    from gfviz.gromov import predict_cost
+
     return derived("cost", (a.content_hash, b.content_hash, p, budget), lambda: predict_cost(a, b, p=p, budget=budget))
 
 
@@ -75,5 +84,7 @@ def affordable(a: CoactivationGraph, b: CoactivationGraph, p: float, budget: str
 
 def shares(a: CoactivationGraph, b: CoactivationGraph, result: GromovResult) -> tuple:
     """Each node's share of the objective at the best coupling found."""
+    from gfviz.gromov import node_shares
+
     key = (a.content_hash, b.content_hash, result.p, result.budget, result.upper)
     return derived("shares", key, lambda: node_shares(a, b, result.coupling, p=result.p))

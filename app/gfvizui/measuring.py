@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import streamlit as st
 
 from gfviz.figures import duration, number, rung_table
 from gfviz.graph import CoactivationGraph
-from gfviz.gromov import GromovResult, Prediction
 from gfvizui import cached
+
+if TYPE_CHECKING:
+    from gfviz.gromov import GromovResult, Prediction
 
 AUTOMATIC_SECONDS = 4.0
 

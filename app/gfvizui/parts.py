@@ -134,10 +134,24 @@ def graphs_or_stop() -> list[GraphFile]:
     return files
 
 
-def graph_caption(graph: CoactivationGraph) -> str:
-    """One line about a graph, as Markdown."""
-    source = f"{plain(graph.source)} · " if graph.source else ""
-    return f"{source}{graph.nodes} nodes · {graph.normalize} · {graph.weighting} weights"
+def small_table(rows: Iterable[tuple[str, str]], head: tuple[str, str] | None = None, number: bool = False) -> None:
+    """Two columns of text, the second right-aligned where it is a `number`. All text is escaped.
+
+    For a few rows: `st.dataframe` loads an editor of tables first, which takes longer than drawing the graph.
+    """
+    side = "right" if number else "left"
+
+    def row(cells: tuple[str, str], tag: str, style: str) -> str:
+        first, second = (f"<bdi>{html.escape(cell)}</bdi>" for cell in cells)
+        cell = f"padding:5px 8px 5px 0;border-bottom:1px solid rgba(128,128,128,.22);overflow-wrap:anywhere;{style}"
+        return (
+            f"<tr><{tag} style='text-align:left;{cell}'>{first}</{tag}>"
+            f"<{tag} style='text-align:{side};font-variant-numeric:tabular-nums;{cell}'>{second}</{tag}></tr>"
+        )
+
+    body = "".join(row(cells, "td", "") for cells in rows)
+    top = row(head, "th", "font-weight:400;opacity:.72") if head else ""
+    st.html(f"<table style='width:100%;border-collapse:collapse;font-size:.9rem'>{top}{body}</table>")
 
 
 def show_contexts(found: list[Context]) -> None:

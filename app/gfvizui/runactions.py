@@ -10,10 +10,9 @@ import yaml
 from gfviz.errors import GfvizError
 from gfviz.figures import duration, number
 from gfviz.figures.report import html_report
-from gfviz.fusion.launch import launch_resume, stop
 from gfviz.runs import RunDirectory
 from gfvizui import parts
-from gfvizui.runcurves import figures_of, reader_of
+from gfvizui.runcurves import drawings_of, reader_of
 
 STARTING_SECONDS = 180.0
 
@@ -27,7 +26,7 @@ def bar(run: RunDirectory) -> None:
         if status.alive and st.button(
             "Stop", icon=":material/stop:", help="Finish the step, write a checkpoint, end", key="stop"
         ):
-            attempt(lambda: stop(run), "Asked to stop: it finishes its step and writes a checkpoint.")
+            attempt(lambda: halt(run), "Asked to stop: it finishes its step and writes a checkpoint.")
         ended = not status.alive and status.state != "finished"
         resumable = ended and run.record().kind == "fusion" and not resuming(run)
         if resumable and st.button(
@@ -54,8 +53,17 @@ def bar(run: RunDirectory) -> None:
         st.slider("Smoothing", 0.0, 0.99, 0.6, key="smoothing", width=180)
 
 
+def halt(run: RunDirectory) -> None:
+    """Ask the run's process to finish its step, write a checkpoint and end."""
+    from gfviz.fusion.launch import stop
+
+    stop(run)
+
+
 def resume(run: RunDirectory) -> None:
     """Go on with a run; until its process has taken over, the page keeps looking every second."""
+    from gfviz.fusion.launch import launch_resume
+
     launch_resume(run)
     st.session_state["resumed"] = (run.id, time.monotonic())
 
@@ -89,5 +97,6 @@ def report(run: RunDirectory) -> str:
         ("time", duration(spent)),
         *((name, number(value)) for name, (_, value, _) in reader.latest().items()),
     ]
-    figures = figures_of(run, reader, status, 0.6, "light")
+    drawings = drawings_of(run, reader, status, 0.6, "light")
+    figures = {title: drawing.figure() for title, drawing in drawings.items()}
     return html_report(run.id, facts, figures, {"Configuration": yaml.safe_dump(run.config, sort_keys=False)})

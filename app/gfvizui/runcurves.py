@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 import numpy as np
 import streamlit as st
 
 from gfviz.errors import GfvizError
-from gfviz.figures import Line, curve_figure, distance_figure, lines_of
-from gfviz.runs import RunDirectory, RunReader, RunStatus
+from gfviz.figures import Drawing, Line, curve_drawing, distance_drawing, lines_of
+from gfviz.runs import CoarseSeries, RunDirectory, RunReader, RunStatus
 from gfvizui import parts
 from gfvizui.controls import Control, controls_of
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 BUCKETS = 400
 _BOUND = re.compile(r"graph/(?P<teacher>.+)/(?P<side>lower|upper)")
@@ -35,21 +39,29 @@ def reader_of(run: RunDirectory) -> RunReader:
     return _reader(str(run.path.resolve()))
 
 
+@st.cache_resource(max_entries=512, show_spinner=False)
+def _coarse(path: str, name: str, _reader: RunReader) -> CoarseSeries:
+    return CoarseSeries(_reader, name, BUCKETS)
+
+
 def lines_for(reader: RunReader, names: dict[str, str]) -> dict[str, Line]:
     """Lines of metrics at plotting resolution; `names` maps what a line is called to its metric."""
-    return lines_of({shown: reader.buckets(name, BUCKETS) for shown, name in names.items()})
+    path, generation = str(reader.run.path), reader.status().generation
+    return lines_of({shown: _coarse(path, name, reader).buckets(generation) for shown, name in names.items()})
 
 
 def curves(run: RunDirectory, reader: RunReader, status: RunStatus) -> None:
-    """All curves of a run; drawn again only when a newer row is there."""
+    """All curves of a run; drawn again only when a newer row is there, and then only what has changed of them."""
     chosen = st.session_state.get("smoothing", 0.6)
     mark = tuple(sorted((name, step) for name, (step, _, _) in reader.latest().items())), status.generation
     key = (str(reader.run.path), parts.theme(), chosen, mark)
     kept = st.session_state.get("run_figures")
     if kept is None or kept[0] != key:
-        kept = (key, figures_of(run, reader, status, chosen, parts.theme()))
+        shown: dict[str, tuple[Drawing, go.Figure]] = kept[1] if kept else {}
+        drawings = drawings_of(run, reader, status, chosen, parts.theme())
+        kept = (key, {title: (drawing, redrawn(drawing, shown.get(title))) for title, drawing in drawings.items()})
         st.session_state["run_figures"] = kept
-    listed = list(kept[1].items())
+    listed = [(title, figure) for title, (_, figure) in kept[1].items()]
     for start in range(0, len(listed), 2):
         # A row at a time: charts beside each other begin at one height.
         for index, (column, (title, figure)) in enumerate(zip(st.columns(2, gap="medium"), listed[start : start + 2])):
@@ -57,13 +69,20 @@ def curves(run: RunDirectory, reader: RunReader, status: RunStatus) -> None:
                 parts.chart(figure, f"run_{start + index}", title)
 
 
-def figures_of(run: RunDirectory, reader: RunReader, status: RunStatus, smoothing: float, theme: str) -> dict:
-    """Title → figure, in reading order."""
+def redrawn(drawing: Drawing, shown: tuple[Drawing, go.Figure] | None) -> go.Figure:
+    """The drawing's figure: the one shown now with newer numbers, where that is enough."""
+    return drawing.figure() if shown is None else drawing.onto(shown[1], shown[0])
+
+
+def drawings_of(
+    run: RunDirectory, reader: RunReader, status: RunStatus, smoothing: float, theme: str
+) -> dict[str, Drawing]:
+    """Title → drawing, in reading order."""
     names, total = reader.names(), status.total_steps
     arms = session_controls(run)
     losses = {"total": "loss/total", "SFT": "loss/sft"}
     made = {
-        "Loss": curve_figure(
+        "Loss": curve_drawing(
             lines_for(reader, {shown: name for shown, name in losses.items() if name in names}),
             theme,
             smoothing,
@@ -71,13 +90,13 @@ def figures_of(run: RunDirectory, reader: RunReader, status: RunStatus, smoothin
             total_steps=total,
             beside=beside(arms, "loss/sft", "SFT, {}"),
         ),
-        "Distance to the teachers": distance_figure(
+        "Distance to the teachers": distance_drawing(
             bands_of(reader, names), theme, "Certified distance to the teachers", total_steps=total
         ),
     }
     scores = score_names(names)
     if scores:
-        made["Held-out scores"] = curve_figure(
+        made["Held-out scores"] = curve_drawing(
             lines_for(reader, scores),
             theme,
             0.0,
@@ -87,24 +106,26 @@ def figures_of(run: RunDirectory, reader: RunReader, status: RunStatus, smoothin
         )
     teachers = teacher_names(names)
     if teachers:
-        made["Teachers"] = curve_figure(
+        made["Teachers"] = curve_drawing(
             lines_for(reader, teachers), theme, smoothing, "Losses against each teacher", total_steps=total
         )
     for name, title in OTHERS.items():
         if name in names:
             line = lines_for(reader, {title: name})
-            made[title] = curve_figure(line, theme, smoothing, title, height=200, total_steps=total)
-    if not made["Loss"].data:
+            made[title] = curve_drawing(line, theme, smoothing, title, height=200, total_steps=total)
+    if not made["Loss"].traces:
         made |= everything_else(reader, names, smoothing, theme, total)
     return made
 
 
-def everything_else(reader: RunReader, names: list[str], smoothing: float, theme: str, total: int | None) -> dict:
+def everything_else(
+    reader: RunReader, names: list[str], smoothing: float, theme: str, total: int | None
+) -> dict[str, Drawing]:
     """Metrics of a run that another program wrote: a chart each, at most a dozen."""
     known = {*OTHERS, *score_names(names).values(), *teacher_names(names).values()}
     rest = [name for name in names if name not in known and not _BOUND.fullmatch(name)][:12]
     return {
-        name: curve_figure(lines_for(reader, {name: name}), theme, smoothing, name, height=220, total_steps=total)
+        name: curve_drawing(lines_for(reader, {name: name}), theme, smoothing, name, height=220, total_steps=total)
         for name in rest
     }
 

@@ -45,14 +45,8 @@ def header(graph: CoactivationGraph, view: GraphView) -> None:
 def inspector(graph: CoactivationGraph, view: GraphView, node: int | None) -> None:
     if node is None:
         st.markdown("**Communities**")
-        names = community_names(view)
-        st.dataframe(
-            {"strongest tokens": [name for name, _ in names], "nodes": [size for _, size in names]},
-            height="content",
-            hide_index=True,
-            key="communities",
-            column_config={"nodes": st.column_config.NumberColumn(width="small")},
-        )
+        named = [(name, f"{size:,}") for name, size in community_names(view)]
+        parts.small_table(named, ("strongest tokens", "nodes"), number=True)
         st.caption("Click a node, or press **/** on the canvas and type, to see what it acts with and where it fired.")
         return
     strength = cached.derived("strength", (graph.content_hash,), graph.strength)
@@ -160,9 +154,13 @@ def keep_in_url(name: str, value: str | None) -> None:
         st.query_params[name] = value
 
 
-def tables(graph: CoactivationGraph) -> None:
-    nodes, edges, matrix, files = st.tabs(["Nodes", "Edges", "Matrix", "Files"], key="explore_tab", on_change="rerun")
+def tables(graph: CoactivationGraph, view: GraphView) -> None:
+    names = ["About", "Nodes", "Edges", "Matrix", "Files"]
+    about, nodes, edges, matrix, files = st.tabs(names, key="explore_tab", on_change="rerun")
     numeric = st.column_config.NumberColumn(format="%.4g")
+    if about.open:
+        with about:
+            parts.small_table(facts(graph, view))
     if nodes.open:
         with nodes:
             table = cached.derived("nodes", (graph.content_hash,), lambda: node_table(graph, limit=5000))
@@ -181,6 +179,19 @@ def tables(graph: CoactivationGraph) -> None:
     if files.open:
         with files:
             exports(graph)
+
+
+def facts(graph: CoactivationGraph, view: GraphView) -> list[tuple[str, str]]:
+    texts = len(graph.record.texts) if graph.record is not None else 0
+    return [
+        ("made from", graph.source or "not told in the file"),
+        ("nodes", "vocabulary tokens" if graph.nodes == "token" else "ranks: the i-th largest logit"),
+        ("logits", f"{graph.normalize}, {graph.weighting} weights p"),
+        ("texts kept", f"{texts:,}" if texts else "none: no contexts to show"),
+        ("edges among the drawn nodes", f"{view.total_edges:,}, of which {len(view.weight):,} are drawn"),
+        ("node space", graph.space),
+        ("content hash", graph.content_hash),
+    ]
 
 
 @st.fragment
@@ -222,7 +233,7 @@ def draw() -> None:
     header(graph, view)
     start_from_url(graph)
     workbench(graph, view)
-    tables(graph)
+    tables(graph, view)
 
 
 parts.page(draw)

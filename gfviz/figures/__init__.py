@@ -1,6 +1,15 @@
 """Floor 5: pure functions from graphs, results and runs to Plotly figures, tables and the canvas's message."""
 
-from gfviz.figures.curves import Line, curve_figure, distance_figure, lines_of, smoothed
+from gfviz.figures.curves import (
+    Line,
+    curve_drawing,
+    curve_figure,
+    distance_drawing,
+    distance_figure,
+    lines_of,
+    smoothed,
+)
+from gfviz.figures.drawing import Drawing
 from gfviz.figures.ladder import interval_figure, ladder_figure, share_figure
 from gfviz.figures.matrix import heat_figure, profile_figure, tail_figure
 from gfviz.figures.palette import CATEGORIES, THEMES, Theme, blank, series_color, theme_of
@@ -28,6 +37,7 @@ __all__ = [
     "CATEGORIES",
     "THEMES",
     "Context",
+    "Drawing",
     "GraphView",
     "Line",
     "Theme",
@@ -37,7 +47,9 @@ __all__ = [
     "community_names",
     "config_difference",
     "contexts",
+    "curve_drawing",
     "curve_figure",
+    "distance_drawing",
     "distance_figure",
     "duration",
     "edge_table",

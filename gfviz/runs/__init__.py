@@ -1,5 +1,6 @@
 """The run directory and its metrics store: written by one process, read by many."""
 
+from gfviz.runs.coarse import CoarseSeries
 from gfviz.runs.directory import RunDirectory, RunRecord, StepGraph, check_run_id, list_runs
 from gfviz.runs.foreign import checkpoint_is_whole
 from gfviz.runs.identity import ProcessIdentity, WriterLock
@@ -8,6 +9,7 @@ from gfviz.runs.writer import RunWriter
 
 __all__ = [
     "Buckets",
+    "CoarseSeries",
     "Event",
     "ProcessIdentity",
     "RunDirectory",

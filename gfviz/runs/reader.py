@@ -162,32 +162,42 @@ class RunReader:
         """
         if count < 1:
             raise GfvizError(f"count = {count}: ask for at least one bucket")
-        ends = self._ask_if_begun(
-            "SELECT s.id, min(r.step), max(r.step) FROM series s JOIN scalars r ON r.series = s.id WHERE s.name = ?",
-            (name,),
-        )
-        if not ends or ends[0][1] is None:
+        ends = self.ends(name)
+        if ends is None:
             empty = np.empty(0)
             return Buckets(empty.astype(np.int64), empty.astype(np.int64), empty, empty, empty, empty.astype(np.int64))
-        with self._typed():
-            key, low, high = map(int, ends[0])
+        low, high = ends
         count = min(count, high - low + 1)
-        borders = [low + (high - low + 1) * index // count for index in range(count + 1)]
-        rows = self._bucket_rows(key, borders)
-        with self._typed():
-            table = np.array(rows, np.float64).reshape(-1, 6)
-            first, last, number = (table[:, column].astype(np.int64) for column in (0, 1, 5))
-            return Buckets(first, last, table[:, 2], table[:, 3], table[:, 4], number)
+        table = self.ranges(name, [low + (high - low + 1) * index // count for index in range(count + 1)])
+        first, last, rows, valued = (table[:, column].astype(np.int64) for column in (0, 1, 5, 6))
+        mean = np.where(valued > 0, table[:, 3] / np.maximum(valued, 1), np.nan)
+        return Buckets(first, last, table[:, 2], mean, table[:, 4], rows)
 
-    def _bucket_rows(self, key: int, borders: list[int]) -> list[tuple]:
+    def ends(self, name: str) -> tuple[int, int] | None:
+        """First and last step of `name`; None where it has no row. Cost: two descents of the tree."""
+        rows = self._ask_if_begun(
+            "SELECT (SELECT min(step) FROM scalars WHERE series = s.id), (SELECT max(step) FROM scalars "
+            "WHERE series = s.id) FROM series s WHERE s.name = ?",
+            (name,),
+        )
+        with self._typed():
+            return (int(rows[0][0]), int(rows[0][1])) if rows and rows[0][0] is not None else None
+
+    def ranges(self, name: str, borders: list[int]) -> np.ndarray:
+        """float64 [r, 7] for the ranges of steps between successive `borders` that hold rows, in step order.
+
+        Columns: first and last step, least value, sum, greatest value, rows, rows with a value (NaN has none; where no
+        row has one, least and greatest are NaN). Cost: one range scan each.
+        """
         question = (
-            "SELECT min(step), max(step), min(value), avg(value), max(value), count(*) FROM scalars "
-            "WHERE series = ? AND step >= ? AND step < ?"
+            "SELECT min(step), max(step), min(value), total(value), max(value), count(*), count(value) FROM scalars "
+            "WHERE series = (SELECT id FROM series WHERE name = ?) AND step >= ? AND step < ?"
         )
         rows: list[tuple] = []
         for start, stop in itertools.pairwise(borders):
-            rows += self._ask(question, (key, start, stop))
-        return [row for row in rows if row[5]]
+            rows += self._ask_if_begun(question, (name, start, stop))
+        with self._typed():
+            return np.array([row for row in rows if row[5]], np.float64).reshape(-1, 7)
 
     def events(self, after_id: int = 0, limit: int = 1000) -> list[Event]:
         """Events with id > `after_id`, oldest first, at most `limit`."""

@@ -80,6 +80,8 @@ def make_run(root: Path, name: str, steps: int = 40, state: str = "finished") ->
 def home(tmp_path_factory) -> Path:
     """A runs folder with two token graphs, two rank graphs and two runs."""
     root = tmp_path_factory.mktemp("runs")
+    # More edges than the canvas draws afresh at every move of the slider.
+    make_graph(5, n=300, positions=800).save(root / "graphs" / "z-dense-token.safetensors")
     for seed, name in enumerate(("one", "two")):
         make_graph(seed).save(root / "graphs" / f"{name}-token.safetensors")
         make_graph(seed, "rank").save(root / "graphs" / f"{name}-rank.safetensors")

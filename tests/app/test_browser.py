@@ -77,6 +77,48 @@ def test_canvas_draws_and_the_threshold_hides_edges(tab):
     assert tab.errors == []
 
 
+def edge_picture(tab, *positions: int) -> list[int]:
+    """Bytes of the edges' layer, summed by a prime's residues, after the slider was at `positions` in turn."""
+    return tab.page.evaluate(
+        """async (positions) => {
+          const root = [...document.querySelectorAll('*')].map(e => e.shadowRoot?.querySelector('.gfviz')).find(Boolean)
+          const canvas = root.querySelector('canvas.sigma-edges')
+          const copy = document.createElement('canvas')
+          copy.width = canvas.width; copy.height = canvas.height
+          const context = copy.getContext('2d')
+          const slider = root.querySelector('.threshold')
+          for (const position of positions) {
+            slider.value = position
+            slider.dispatchEvent(new Event('input', {bubbles: true}))
+            await new Promise(requestAnimationFrame)
+            context.clearRect(0, 0, copy.width, copy.height)
+            context.drawImage(canvas, 0, 0)
+          }
+          const sums = new Array(97).fill(0)
+          context.getImageData(0, 0, copy.width, copy.height).data.forEach((value, i) => (sums[i % 97] += value))
+          return sums
+        }""",
+        list(positions),
+    )
+
+
+def test_the_edges_look_the_same_however_the_slider_came_there(tab):
+    tab.open("explore?graph=z-dense-token")
+    assert int(tab.canvas("edges")) > 4000
+    everything, some, few = (edge_picture(tab, 1, position) for position in (0, 500, 900))
+    assert sum(everything) > sum(some) > sum(few) > 0
+    # Down from all, up from few: drawn from the images that were kept on the way, or from nothing.
+    for before in (0, 300, 700, 1000):
+        assert edge_picture(tab, before, 500) == some
+        assert edge_picture(tab, before, 900) == few
+        assert edge_picture(tab, before, 0) == everything
+    # Another frame keeps none of them.
+    tab.page.get_by_role("button", name="Zoom in (+)").click()
+    settled_camera(tab)
+    assert edge_picture(tab, 0, 500) not in (some, everything)
+    assert tab.errors == []
+
+
 def test_search_selects_and_the_inspector_follows(tab):
     tab.open("explore?graph=one-token")
     tab.page.locator(".search").fill("word12")

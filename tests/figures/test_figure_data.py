@@ -170,13 +170,12 @@ def test_curves_hold_raw_and_smoothed_and_ranges():
 
 def test_distance_band_names_teachers_as_text():
     steps = np.array([0, 10])
-    figure = distance_figure({"<b>t": (steps, np.array([1.0, 0.5]), np.array([2.0, 0.75]))}, at_step=5)
+    figure = distance_figure({"<b>t": (steps, np.array([1.0, 0.5]), np.array([2.0, 0.75]))})
     band, upper, lower = figure.data
     assert band.y.tolist() == [2.0, 0.75, 0.5, 1.0]
     assert upper.y.tolist() == [2.0, 0.75]
     assert lower.y.tolist() == [1.0, 0.5]
     assert upper.name == "&lt;b&gt;t"
-    assert figure.layout.shapes[0].x0 == 5
 
 
 def test_heat_map_is_the_matrix():
@@ -335,6 +334,26 @@ def test_lines_of_controls_lie_beside_and_many_entries_go_below():
     assert plain.layout.legend.y is None
     assert many.layout.legend.y < 0
     assert many.layout.height > plain.layout.height
+
+
+def test_a_drawing_with_other_numbers_keeps_its_figure_and_one_with_another_style_does_not():
+    from gfviz.figures import Line, curve_drawing
+
+    def drawn(last: float, smoothing: float = 0.5, names: str = "ab"):
+        values = np.array([4.0, np.nan, 2.0, last])
+        return curve_drawing({name: Line(np.arange(4), values) for name in names}, smoothing=smoothing, title="t")
+
+    one, two = drawn(1.0), drawn(0.5)
+    figure = one.figure()
+    before = figure.to_dict()
+    again = two.onto(figure, one)
+    assert again is figure
+    # The numbers are the new drawing's, everything else is as it was.
+    assert again.to_dict() == two.figure().to_dict() != before
+    assert one.onto(again, two).to_dict() == before
+    for other in (drawn(1.0, names="abc"), drawn(1.0, smoothing=0.0)):
+        assert other.onto(figure, one) is not figure
+        assert other.onto(figure, one).to_dict() == other.figure().to_dict()
 
 
 def test_report_is_one_file_with_all_text_escaped():
