@@ -129,7 +129,7 @@ class SignalReader:
     def _reduce(
         self, head: nn.Linear, hidden: Tensor, targets: Tensor | None, temperature: float
     ) -> tuple[TopKLogits, Tensor]:
-        bias = head.bias
+        bias: Tensor | None = head.bias
         if temperature != 1.0:  # the head is linear: its input divided is its output divided
             hidden, bias = hidden / temperature, None if bias is None else bias / temperature
         rows = hidden.split(_ROWS)

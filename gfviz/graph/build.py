@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from scipy import sparse
 
 from gfviz.errors import GfvizError
 from gfviz.graph.coactivation import CoactivationGraph, TextRecord
+from gfviz.lazy import sparse
 from gfviz.signals import TopKLogits, Vocabulary
 
 RANK_SPACE = "rank"

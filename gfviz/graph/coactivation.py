@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy import sparse
 
 from gfviz.errors import GfvizError
+from gfviz.lazy import sparse
 
 if TYPE_CHECKING:
     import networkx

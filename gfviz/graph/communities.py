@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import deque
 
 import numpy as np
-from scipy import sparse
 
 from gfviz.errors import GfvizError
+from gfviz.lazy import sparse
 
 
 def communities(

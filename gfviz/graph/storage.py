@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import sparse
 
 from gfviz.errors import GfvizError
 from gfviz.files import atomic_path
 from gfviz.graph.coactivation import CoactivationGraph, TextRecord
+from gfviz.lazy import sparse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from gfviz.graph import CoactivationGraph
 from gfviz.gromov import bounds
@@ -14,6 +13,7 @@ from gfviz.gromov.problem import LARGEST_P, Problem
 from gfviz.gromov.sources import Source, checked_weights, is_graph
 from gfviz.gromov.transport import wasserstein_power
 from gfviz.kernels.symmetric import symmetric_means
+from gfviz.lazy import sparse as sp
 
 # Row means below this may have lost digits: float64 runs out of exponents.
 _LEAST = 1e-290
