@@ -62,7 +62,8 @@ class ModelConfig(_Strict):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
         title="Weights' dtype",
-        description="auto: float32 for the pivot and on CPUs, as stored for teachers on GPUs.",
+        description="auto: float32 for the pivot and on CPUs, as stored for teachers on GPUs. A pivot in float16 can "
+        "train adapters alone.",
     )
     trust_remote_code: bool = Field(
         False,
@@ -287,6 +288,12 @@ class FusionConfig(_Strict):
             raise ValueError("teachers: each needs a name of its own")
         if self.data.answers_from is not None and self.data.answers_from not in names:
             raise ValueError(f"data.answers_from: no teacher is named '{self.data.answers_from}'")
+        if self.pivot.dtype == "float16" and self.pivot.lora is None:
+            # AdamW divides by the root of squared gradients, 0 in float16 below 6e-8: its steps have no bound there.
+            raise ValueError(
+                "pivot.dtype: weights in float16 cannot be trained: leave them in auto (float32) and set "
+                "training.precision to float16, or use bfloat16"
+            )
         if self.mode == "pairwise" and len(names) < 2:
             raise ValueError("mode: pairwise needs at least two teachers")
         return self

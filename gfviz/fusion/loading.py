@@ -13,8 +13,22 @@ def home_device(config: FusionConfig) -> str:
     return "cpu" if config.training.device == "cpu" else pick_device()
 
 
+def computes_in(config: FusionConfig) -> bool:
+    """Whether the precision asked for is one in which the training device computes."""
+    # Accelerate passes over float16 on a CPU in silence.
+    return config.training.precision != "float16" or home_device(config) != "cpu"
+
+
 def load_pivot(config: FusionConfig) -> LoadedModel:
-    """The pivot on the CPU, in float32 unless its dtype says otherwise: the trainer decides where it goes."""
+    """The pivot on the CPU, in float32 unless its dtype says otherwise: the trainer decides where it goes.
+
+    Raises `GfvizError` also for a precision in which this machine would not compute.
+    """
+    if not computes_in(config):
+        raise GfvizError(
+            "training.precision: float16 is for GPUs, on a CPU the computation would stay in float32: set float32 or "
+            "bfloat16"
+        )
     return _load(config.pivot, "pivot", "cpu", _dtype(config.pivot), config.pivot.attention)
 
 

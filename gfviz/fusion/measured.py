@@ -14,6 +14,7 @@ from typing import Any
 
 from gfviz.fusion.config import FusionConfig
 from gfviz.fusion.data import Example
+from gfviz.fusion.loading import computes_in
 
 WARM_UP, TIMED = 1, 3
 _POLL_SECONDS = 0.005
@@ -38,6 +39,8 @@ def reason_not_to(
         return f"the weights of {', '.join(absent)} are not on this machine"
     if not examples:
         return "there is no training data"
+    if not computes_in(config):
+        return "a CPU does not compute in float16"
     if elsewhere or processes > 1:
         return "a plan for several devices is computed; run it without them to measure one"
     available = _available(config)
