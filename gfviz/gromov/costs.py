@@ -53,7 +53,7 @@ def rows(problem: Problem, exact: bool = False) -> tuple[float, float]:
     if problem.a.uniform and problem.b.uniform:
         compare = 6e-11 * merges
     else:
-        compare = 4e-9 * merges if exact or merges <= QUICK_STEPS else 2e-7 * (n * n + m * m) + 1.2e-10 * n * m * CELLS
+        compare = 2e-9 * merges if exact or merges <= QUICK_STEPS else 2e-7 * (n * n + m * m) + 1.2e-10 * n * m * CELLS
     # sorting, comparing rows, and the network simplex, which grows with the cells and slowly with the nodes
     return 1e-4 + 2e-8 * (n * n + m * m) + compare + 5e-7 * n * m, 8 * ((n + m) ** 2 + 3 * n * m)
 
@@ -82,22 +82,27 @@ def head_rows(problem: Problem) -> tuple[float, float]:
 
 def dual(problem: Problem, sweeps: int) -> tuple[float, float]:
     n = problem.a.n
-    return 1e-4 + sweeps * (8e-9 * n**4 + 3e-7 * n**3), 16.0 * n**4
+    return 1e-4 + sweeps * (5e-9 * n**4 + 3e-7 * n**3), 16.0 * n**4
+
+
+def _weighted_sweep(problem: Problem) -> float:
+    cells = float(problem.a.n * problem.b.n)
+    return cells * (8e-5 + 1.5e-7 * cells)
 
 
 def weighted_sweeps(problem: Problem) -> int:
-    cells = problem.a.n * problem.b.n
-    return int(min(40, max(3, 3 * (5000 / cells) ** 2)))
+    # as many as take some eight seconds
+    return int(min(40, max(1, 9.0 / _weighted_sweep(problem))))
 
 
 def weighted_dual(problem: Problem) -> tuple[float, float]:
     cells = float(problem.a.n * problem.b.n)
-    return 1e-3 + weighted_sweeps(problem) * cells * (8e-5 + 1.5e-7 * cells), 24.0 * cells**2
+    return 1e-3 + weighted_sweeps(problem) * _weighted_sweep(problem), 24.0 * cells**2
 
 
 def sweeps(problem: Problem) -> int:
     # about the same work at every n; at n = 64 some seconds
-    return int(min(120, max(4, 28 * (64 / problem.a.n) ** 4)))
+    return int(min(120, max(4, 34 * (64 / problem.a.n) ** 4)))
 
 
 def nodes(problem: Problem) -> int:

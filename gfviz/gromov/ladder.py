@@ -28,6 +28,9 @@ CEILINGS = {"fast": 2.0, "standard": 5.0, "thorough": 60.0}
 LARGEST_MISPLACED = 1e-9
 """Mass that a plan may have in the wrong place, all told; its cost is added to the upper end."""
 
+LEAST_WORTH = 0.01
+"""Share of the open gap that any rung is expected to win, in a budget of seconds."""
+
 OnRung = Callable[[RungRecord, float, float], None]
 """Called after every rung with its record and the interval so far."""
 
@@ -79,12 +82,15 @@ def gromov_wasserstein(
     climb = _Climb(problem, on_rung, started + limit, ceiling)
     note = ""
     try:
-        for name in LADDERS[budget] if isinstance(budget, str) else LADDERS["thorough"]:
-            climb.step(RUNGS[name], anytime=not isinstance(budget, str))
+        if isinstance(budget, str):
+            for name in LADDERS[budget]:
+                climb.step(RUNGS[name])
+        else:
+            climb.spend()
     except KeyboardInterrupt:
         note = "interrupted: this is what was proven until then"
     if climb.state.plan is None:
-        climb.step(RUNGS["sorted_coupling"], anytime=False)
+        climb.step(RUNGS["sorted_coupling"])
     return climb.result(budget, note)
 
 
@@ -96,8 +102,9 @@ def predict_cost(
     weights: Any = None,
     alone: bool = False,
 ) -> list[Prediction]:
-    """Predicted seconds (one core) and bytes of each rung of a budget on this pair, in the order they would run.
+    """Predicted seconds (one core) and bytes of each rung of a budget on this pair.
 
+    A named budget runs them in this order; a budget in seconds chooses the next by what is known of the pair by then.
     `alone`: reasons are those for which `run_rung` would refuse; a ladder also leaves out what another rung exceeds.
     """
     problem = Problem(a, b, p, weights)
@@ -123,9 +130,9 @@ def run_rung(name: str, a: Source, b: Source, p: float = 2, weights: Any = None)
     if reason:
         raise GfvizError(f"{name} does not hold for this pair: {reason}")
     if name != "sorted_coupling":
-        climb.step(RUNGS["sorted_coupling"], anytime=False)
+        climb.step(RUNGS["sorted_coupling"])
     climb.records.clear()
-    climb.step(RUNGS[name], anytime=False, always=True)
+    climb.step(RUNGS[name], always=True)
     return climb.records[0]
 
 
@@ -147,17 +154,14 @@ class _Climb:
         self.state = State(deadline=deadline)
         self.records: list[RungRecord] = []
 
-    def step(self, rung: Rung, anytime: bool, always: bool = False) -> None:
+    def step(self, rung: Rung, always: bool = False) -> None:
+        """Run a rung, or record why not; `always`: whatever it is predicted to take or to be good for."""
         reason = rung.reason(self.problem, alone=always)
-        if not reason and self.state.proof and not always:
-            reason = "not needed: the interval is closed"
-        if not reason and anytime and rung.name != "sorted_coupling":
-            left = self.state.deadline - time.perf_counter()
-            predicted = rung.cost(self.problem)[0]
-            if left <= 0 or (predicted > left and not rung.interruptible):
-                reason = f"{predicted:.2g} s predicted, {max(left, 0.0):.2g} s left"
-        if not reason and not anytime and not always and rung.cost(self.problem)[0] > self.ceiling:
-            reason = f"more than {self.ceiling:g} s predicted: give a budget in seconds"
+        if not always and not reason:
+            if self.state.proof:
+                reason = "not needed: the interval is closed"
+            elif rung.cost(self.problem)[0] > self.ceiling:
+                reason = f"more than {self.ceiling:g} s predicted: give a budget in seconds"
         if reason:
             self._record(RungRecord(rung.name, rung.side, None, 0.0, False, reason))
             return
@@ -166,6 +170,46 @@ class _Climb:
         seconds = time.perf_counter() - begun
         for record in self._take(rung, outcome, seconds):
             self._record(record)
+
+    def spend(self) -> None:
+        """Run what a budget in seconds has room for, each time the rung worth most a second on what is known by then.
+
+        The two of the sorted form, which cost next to nothing, come first: without them nothing is known of the pair.
+        """
+        left = [RUNGS[name] for name in LADDERS["thorough"]]
+        for rung in left[:2]:
+            self.step(rung)
+        left = left[2:]
+        while left and not self.state.proof:
+            fitting = [rung for rung in left if not rung.reason(self.problem) and not self._too_long(rung)]
+            if not fitting:
+                break
+            rung = max(fitting, key=self.worth)
+            left.remove(rung)
+            self.step(rung)
+        for rung in left:
+            reason = "" if rung.reason(self.problem) or self.state.proof else self._too_long(rung)
+            if reason:
+                self._record(RungRecord(rung.name, rung.side, None, 0.0, False, reason))
+            else:
+                self.step(rung)
+
+    def _too_long(self, rung: Rung) -> str:
+        seconds, remaining = rung.cost(self.problem)[0], self.state.deadline - time.perf_counter()
+        fits = remaining > 0 and (seconds <= remaining or rung.interruptible)
+        return "" if fits else f"{seconds:.2g} s predicted, {max(remaining, 0.0):.2g} s left"
+
+    def worth(self, rung: Rung) -> float:
+        """Share of the upper end that the rung is expected to win, per predicted second.
+
+        The distance is believed halfway between the ends, and the rung at its typical share of that. One that would
+        then win nothing may still, on a pair unlike the study's: `LEAST_WORTH` of the open gap.
+        """
+        low, high = self.problem.value(self.state.lower), self.problem.value(self.state.upper)
+        reached = rung.typical * (low + high) / 2
+        won = reached - low if rung.side == "lower" else high - reached
+        seconds = min(rung.cost(self.problem)[0], max(1e-9, self.state.deadline - time.perf_counter()))
+        return max(won, LEAST_WORTH * (high - low)) / (high * seconds)
 
     def _take(self, rung: Rung, outcome: Outcome, seconds: float) -> list[RungRecord]:
         problem, state, records = self.problem, self.state, []

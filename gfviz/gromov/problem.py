@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
@@ -201,7 +202,7 @@ def common_unit(a: MeasureNetwork, b: MeasureNetwork) -> float:
     >>> common_unit(third, third), common_unit(third, MeasureNetwork.of([[1.0, 0.25], [0.25, 1.0]]))
     (0.1, 1.0)
     """
-    if a.matrix is None or b.matrix is None:
+    if a.matrix is None or b.matrix is None or not (_commensurable(a.matrix) and _commensurable(b.matrix)):
         return 1.0
     smallest = min((float(np.abs(x[x != 0]).min()) for x in (a.matrix, b.matrix) if x.any()), default=1.0)
     for matrix in (a.matrix, b.matrix):
@@ -211,6 +212,20 @@ def common_unit(a: MeasureNetwork, b: MeasureNetwork) -> float:
         if not (np.rint(matrix / smallest).astype(np.longdouble) * np.longdouble(smallest) == matrix).all():
             return 1.0
     return smallest
+
+
+def _commensurable(matrix: np.ndarray) -> bool:
+    """Whether the first and last entries of the first rows are to each other as whole numbers up to 2048.
+
+    Few other numbers are: a handful of ratios tells without a pass over the matrix.
+    """
+    for row in matrix[:4]:
+        entries = np.abs(row[row != 0])
+        if len(entries) > 1:
+            ratio = float(min(entries[0], entries[-1]) / max(entries[0], entries[-1]))
+            if abs(float(Fraction(ratio).limit_denominator(2048)) - ratio) > 8 * EPS:
+                return False
+    return True
 
 
 def _through(matrix: Any, w: sp.csr_array) -> float:

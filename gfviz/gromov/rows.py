@@ -16,7 +16,7 @@ from gfviz.gromov.transport import Plan, assignment, cheapest, monotone_assignme
 
 EXACT_STEPS = 2_000_000_000
 """Up to this many steps n·m·(n + m) the compiled merge compares rows of unequal weights exactly: some seconds."""
-QUICK_STEPS = 20_000_000
+QUICK_STEPS = 50_000_000
 """Up to this many it does so unasked."""
 CELLS = 1024
 """Parts of [0, 1] over which quantile functions are averaged beyond that."""
@@ -69,6 +69,11 @@ def sorted_rows(rows: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.n
     return np.ascontiguousarray(np.take_along_axis(rows, order, axis=1)), edge
 
 
+def _followed(values: np.ndarray, edge: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sorted rows and the ends of their steps, each followed by where the compiled merge idles: both [n, N + 1]."""
+    return (np.pad(values, ((0, 0), (0, 1))), np.pad(edge[:, 1:], ((0, 0), (0, 1)), constant_values=1e300))
+
+
 def _refined(sorted_values: np.ndarray, middles: np.ndarray) -> np.ndarray:
     """Values of uniformly weighted sorted rows at `middles` of [0, 1]."""
     size = sorted_values.shape[1]
@@ -100,7 +105,7 @@ def row_correlations(problem: Problem, exact: bool = False) -> np.ndarray:
     library = native.library()
     if library is not None and float(a.n) * b.n * (a.n + b.n) <= (EXACT_STEPS if exact else QUICK_STEPS):
         found = np.empty((a.n, b.n))
-        arrays = [*sorted_rows(a.dense, a.weights), *sorted_rows(b.dense, b.weights), found]
+        arrays = [*_followed(*sorted_rows(a.dense, a.weights)), *_followed(*sorted_rows(b.dense, b.weights)), found]
         library.gfviz_row_correlations(a.n, b.n, *[ctypes.c_void_p(x.ctypes.data) for x in arrays])
         return found
     edges = cell_edges(CELLS)
@@ -146,10 +151,11 @@ def gilmore_lawler_bound(problem: Problem) -> tuple[float, Plan]:
     """`gilmore_lawler` on an assignable pair: the diagonal entry of row i held on that of row j."""
     c, d = problem.a.dense, problem.b.dense
     n = len(c)
-    corr = np.sort(off_diagonal(c), axis=1) @ np.sort(off_diagonal(d), axis=1).T
-    corr += np.outer(problem.a.diagonal, problem.b.diagonal)
-    square_c, square_d = np.einsum("ik,ik->i", c, c), np.einsum("ik,ik->i", d, d)
-    cost = square_c[:, None] + square_d[None, :] - 2 * corr
+    cost = np.sort(off_diagonal(c), axis=1) @ np.sort(off_diagonal(d), axis=1).T
+    cost += np.outer(problem.a.diagonal, problem.b.diagonal)
+    cost *= -2.0
+    cost += np.einsum("ik,ik->i", c, c)[:, None]
+    cost += np.einsum("ik,ik->i", d, d)[None, :]
     orders = [np.argsort(side.row_means, kind="stable") for side in (problem.a, problem.b)]
     match = monotone_assignment(cost, *orders)
     if match is None:

@@ -22,7 +22,8 @@ class Rung:
 
     `needs` are predicates on the problem, each with the reason to give where it fails; `useful` likewise, but where
     they fail the rung is valid and another of the ladder does better; `cost` predicts (seconds, bytes) on one core;
-    `interruptible` rungs stop by themselves at the state's deadline.
+    `interruptible` rungs stop by themselves at the state's deadline; `typical` is the share of the distance that the
+    rung reached in the study (the median of families and sizes from n = 32 up), by which a budget in seconds ranks it.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Rung:
     needs: tuple[tuple[Callable[[Problem], bool], str], ...] = ()
     interruptible: bool = False
     useful: tuple[tuple[Callable[[Problem], bool], str], ...] = ()
+    typical: float = 1.0
 
     def reason(self, problem: Problem, alone: bool = False) -> str | None:
         """Why the rung must be left out on this pair, or need not run in a ladder (not asked if `alone`), or None."""
@@ -67,9 +69,15 @@ def _up_to(n: int) -> tuple[Callable[[Problem], bool], str]:
 
 
 _CATALOGUE = (
-    Rung("sorted", "lower", lambda problem, state: Outcome(lower=bounds.sorted_bound(problem)), costs.line),
     Rung(
-        "sorted_coupling", "upper", lambda problem, state: Outcome(plan=couplings.sorted_coupling(problem)), costs.line
+        "sorted", "lower", lambda problem, state: Outcome(lower=bounds.sorted_bound(problem)), costs.line, typical=0.21
+    ),
+    Rung(
+        "sorted_coupling",
+        "upper",
+        lambda problem, state: Outcome(plan=couplings.sorted_coupling(problem)),
+        costs.line,
+        typical=1.08,
     ),
     Rung(
         "centred",
@@ -77,6 +85,7 @@ _CATALOGUE = (
         lambda problem, state: Outcome(lower=bounds.centred_bound(problem)),
         costs.norm,
         (SQUARE_LOSS,),
+        typical=0.69,
     ),
     Rung(
         "gilmore_lawler",
@@ -84,6 +93,7 @@ _CATALOGUE = (
         actions.bound_gilmore_lawler,
         lambda problem: costs.matrix(problem, 3, 1e-9),
         (ASSIGNABLE, DENSE),
+        typical=0.93,
     ),
     Rung(
         "rows",
@@ -92,6 +102,7 @@ _CATALOGUE = (
         costs.rows,
         (DENSE, SMALL),
         useful=((lambda problem: not problem.assignable, "not needed: gilmore_lawler is at least as large"),),
+        typical=0.92,
     ),
     Rung(
         "exact_rows",
@@ -99,14 +110,16 @@ _CATALOGUE = (
         actions.bound_exact_rows,
         costs.exact_rows,
         (DENSE, SMALL, (lambda problem: problem.p == 2 and rows.averaged(problem), "not needed: rows is exact here")),
+        typical=0.94,
     ),
-    Rung("entries", "lower", actions.bound_entries, costs.entries, (DENSE,)),
+    Rung("entries", "lower", actions.bound_entries, costs.entries, (DENSE,), typical=0.8),
     Rung(
         "sparse_entries",
         "lower",
         actions.bound_entries,
         costs.entries,
         (LARGE, (_entries_known, "needs the entries of C: too many to list")),
+        typical=0.8,
     ),
     Rung(
         "heads",
@@ -114,6 +127,7 @@ _CATALOGUE = (
         lambda problem, state: actions.match_heads(problem, state, 256),
         lambda problem: (0.3, 3e7),
         (SQUARE_LOSS, LARGE),
+        typical=1.1,
     ),
     Rung(
         "spectral",
@@ -121,6 +135,7 @@ _CATALOGUE = (
         lambda problem, state: Outcome(lower=bounds.spectral_bound(problem)),
         costs.spectrum,
         (SQUARE_LOSS,),
+        typical=0.81,
     ),
     Rung(
         "conditional_gradient",
@@ -129,6 +144,7 @@ _CATALOGUE = (
         lambda problem: costs.matrix(problem, 3, 5e-9),
         (SQUARE_LOSS, DENSE),
         True,
+        typical=1.02,
     ),
     Rung(
         "pot_indefinite",
@@ -137,6 +153,7 @@ _CATALOGUE = (
         lambda problem: costs.matrix(problem, 3, 1e-7),
         # on PSD pairs conditional_gradient takes POT's own path; on others ties part them, so POT itself is asked
         (SQUARE_LOSS, DENSE, INDEFINITE),
+        typical=1.02,
     ),
     Rung(
         "interior",
@@ -161,6 +178,7 @@ _CATALOGUE = (
         lambda problem: costs.matrix(problem, 2, 48 * 1e-7),
         (SQUARE_LOSS, UNIFORM, DENSE),
         True,
+        typical=0.95,
     ),
     Rung(
         "projected",
@@ -169,6 +187,7 @@ _CATALOGUE = (
         lambda problem: costs.matrix(problem, 3, 30 * 2e-9 if problem.square else 30 * 1e-8),
         (SQUARE_LOSS, DENSE),
         True,
+        typical=0.88,
     ),
     Rung(
         "enumeration",
@@ -200,6 +219,7 @@ _CATALOGUE = (
         lambda problem: costs.matrix(problem, 3, 400 * 2e-9 if problem.square else 400 * 1e-8),
         (SQUARE_LOSS, DENSE),
         True,
+        typical=0.89,
     ),
     Rung(
         "long_dual",
@@ -208,6 +228,7 @@ _CATALOGUE = (
         lambda problem: costs.dual(problem, costs.sweeps(problem)),
         (SQUARE_LOSS, UNIFORM, DENSE, _up_to(DUAL_NODES)),
         True,
+        typical=0.97,
     ),
     Rung(
         "weighted_dual",
@@ -224,6 +245,7 @@ _CATALOGUE = (
             ),
         ),
         True,
+        typical=0.97,
     ),
     Rung(
         "long_branch",
@@ -239,6 +261,7 @@ _CATALOGUE = (
         lambda problem, state: Outcome(lower=heads.head_rows_bound(problem, 512)),
         costs.head_rows,
         (SQUARE_LOSS, LARGE),
+        typical=0.9,
     ),
     Rung(
         "more_heads",
@@ -247,6 +270,7 @@ _CATALOGUE = (
         lambda problem: (1.5, 1e8),
         (SQUARE_LOSS, LARGE),
         True,
+        typical=1.07,
     ),
     Rung(
         "long_exchange",
@@ -259,8 +283,15 @@ _CATALOGUE = (
         ),
         True,
     ),
-    Rung("other_keys", "upper", actions.try_keys, lambda problem: costs.matrix(problem, 3, 1e-9)),
-    Rung("pot", "upper", actions.ask_pot, lambda problem: costs.matrix(problem, 3, 1e-8), (SQUARE_LOSS, DENSE)),
+    Rung("other_keys", "upper", actions.try_keys, lambda problem: costs.matrix(problem, 3, 1e-9), typical=1.05),
+    Rung(
+        "pot",
+        "upper",
+        actions.ask_pot,
+        lambda problem: costs.matrix(problem, 3, 1e-8),
+        (SQUARE_LOSS, DENSE),
+        typical=1.02,
+    ),
     Rung("multistart", "upper", actions.start_often, lambda problem: costs.matrix(problem, 3, 3e-7), (DENSE,), True),
     Rung(
         "long_ascent",
@@ -270,6 +301,7 @@ _CATALOGUE = (
         (SQUARE_LOSS, UNIFORM, DENSE),
         True,
         ((lambda problem: problem.a.n > DUAL_NODES, "not needed: long_dual is larger"),),
+        typical=0.96,
     ),
 )
 RUNGS = {rung.name: rung for rung in _CATALOGUE}
