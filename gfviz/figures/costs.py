@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gfviz.errors import GfvizError
-from gfviz.figures.palette import CATEGORIES, LIGHT
+from gfviz.figures.palette import CATEGORIES, LIGHT, OTHER
 from gfviz.files import atomic_path
 
 AXES = {
@@ -20,7 +20,10 @@ AXES = {
     "teachers": "teachers (T = 256, V = 32 000)",
 }
 _NAME = re.compile(r"curves · (?P<series>.+) · (?P<axis>n|T|V|k|teachers) = (?P<x>[0-9]+)")
-_MARKERS = "osD^vP"
+_MARKERS = "osD^vPX*"
+# One colour a series: what is drawn in one panel is met again in another's legend.
+_COLORS = (*CATEGORIES, LIGHT.text, OTHER)
+_ROUND = tuple(digit * 10.0**power for power in range(-4, 6) for digit in (1, 2, 5))
 
 
 def cost_name(axis: str, x: int, series: str) -> str:
@@ -88,7 +91,7 @@ def _style(curves: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, str]
     """Colour and marker of each series, the same in every panel."""
     names = list(dict.fromkeys(name for axis in AXES for name in curves.get(axis, {})))
     return {
-        name: (CATEGORIES[i % len(CATEGORIES)], _MARKERS[(i + i // len(CATEGORIES)) % len(_MARKERS)])
+        name: (_COLORS[i % len(_COLORS)], _MARKERS[(i + i // len(_COLORS)) % len(_MARKERS)])
         for i, name in enumerate(names)
     }
 
@@ -106,6 +109,9 @@ def _panel(axes: Any, series: Mapping[str, list[tuple[int, float, float | None]]
     if ticks:
         axes.set_xticks(ticks, [f"{x / 1000:g}k" if x >= 4000 else str(x) for x in ticks], fontsize=8)
     axes.minorticks_off()
+    low, high = axes.get_ylim()
+    if high < 200 * low:  # two powers of ten label too little
+        axes.set_yticks([y for y in _ROUND if low <= y <= high], [f"{y:g}" for y in _ROUND if low <= y <= high])
     axes.grid(color=LIGHT.grid, linewidth=0.6)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
