@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from gfviz.bench import inner
 from gfviz.bench.measure import Row, copy_bandwidth, make_row, ratio, times
 from gfviz.graph import CoactivationGraph
 from gfviz.gromov import gromov_wasserstein, sorted_gw
@@ -27,6 +28,7 @@ def run(device: torch.device, size: str) -> list[Row]:
     rows = [row for n in sizes for row in _sizes(n, rounds, bandwidth, n == sizes[-1])]
     at_vocabulary = ((512, 152_000, "<= 1"), (4000, 152_000, "<= 10")) if size == "full" else ((16, 2_000, "<= 10"),)
     rows += [_vocabulary(*each) for each in at_vocabulary]
+    rows += inner.run(sizes, (16, 32) if size == "full" else (8,), rounds)
     return [*rows, _many(graphs, 64 if size == "full" else 4, device, rounds)]
 
 
