@@ -17,9 +17,27 @@ def line(problem: Problem) -> tuple[float, float]:
     return 2e-5 + 3e-7 * (n + m) + 1e-10 * stored, 40 * (n + m)
 
 
-def matrix(problem: Problem, order: float, unit: float) -> tuple[float, float]:
+def matrix(problem: Problem, order: float, unit: float, first: float = 2e-4) -> tuple[float, float]:
+    # `first` is what the calls take at any size: of small pairs, nearly all
     n, m = size(problem)
-    return 5e-5 + unit * (n**order + m**order), 32 * (n * n + m * m)
+    return first + unit * (n**order + m**order), 32 * (n * n + m * m)
+
+
+def gradient(problem: Problem) -> tuple[float, float]:
+    # the transports of unequal weights take several times as long as assignments
+    return matrix(problem, 3, 3e-9, 5e-4) if problem.square else matrix(problem, 3, 1.5e-8, 1.5e-3)
+
+
+def projected(problem: Problem, steps: int) -> tuple[float, float]:
+    return matrix(problem, 3, steps * (5e-10 if problem.square else 3e-9), steps * 1.5e-4)
+
+
+def ascent(problem: Problem, steps: int) -> tuple[float, float]:
+    return matrix(problem, 2, steps * 1e-7, steps * 2e-4)
+
+
+def multistart(problem: Problem) -> tuple[float, float]:
+    return matrix(problem, 3, 4e-8 if problem.p == 2 and problem.square else 3e-7, 3e-3)
 
 
 def held(network: MeasureNetwork) -> float:
@@ -34,6 +52,7 @@ def norm(problem: Problem) -> tuple[float, float]:
 
 def spectrum(problem: Problem) -> tuple[float, float]:
     seconds, room = norm(problem)
+    seconds += 3e-4
     for numbers in (held(problem.a), held(problem.b)):
         full = problem.dense or numbers <= FULL_SPECTRUM**2
         seconds += 1.5e-10 * numbers**1.5 + 5e-8 * numbers if full else 1e-7 * numbers
@@ -47,7 +66,7 @@ def entries(problem: Problem) -> tuple[float, float]:
 
 def rows(problem: Problem, exact: bool = False) -> tuple[float, float]:
     if problem.square:
-        return matrix(problem, 3, 2e-9)
+        return matrix(problem, 3, 4e-10)
     n, m = size(problem)
     merges = n * m * (n + m)
     if problem.a.uniform and problem.b.uniform:
@@ -71,7 +90,7 @@ def exchange(problem: Problem, work: float) -> tuple[float, float]:
     n, m = size(problem)
     if problem.p != 2:
         return matrix(problem, 3, 3e-8)
-    made = min(moves(problem, work), 16 * (n + m))
+    made = min(moves(problem, work), 6 * (n + m))
     return 2e-4 + 4e-10 * n * m * made + 2e-8 * (n + m) ** 2, 40 * n * m
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from gfviz.errors import GfvizError
 from gfviz.gromov.actions import Outcome
@@ -18,6 +17,7 @@ from gfviz.gromov.result import GromovResult, RungRecord, Side
 from gfviz.gromov.rungs import LADDERS, RUNGS, Rung
 from gfviz.gromov.sources import Source
 from gfviz.gromov.transport import Plan, load_solver
+from gfviz.lazy import sparse as sp
 
 BUDGETS = tuple(LADDERS)
 """Names of the fixed budgets, cheapest first."""
@@ -30,6 +30,9 @@ LARGEST_MISPLACED = 1e-9
 
 LEAST_WORTH = 0.01
 """Share of the open gap that any rung is expected to win, in a budget of seconds."""
+
+TYPICAL_MATCHING = 1.05
+"""What `Rung.typical` would be of the couplings that lower bounds leave behind (the study's: 1.00 to 1.27)."""
 
 OnRung = Callable[[RungRecord, float, float], None]
 """Called after every rung with its record and the interval so far."""
@@ -202,14 +205,17 @@ class _Climb:
     def worth(self, rung: Rung) -> float:
         """Share of the upper end that the rung is expected to win, per predicted second.
 
-        The distance is believed halfway between the ends, and the rung at its typical share of that. One that would
-        then win nothing may still, on a pair unlike the study's: `LEAST_WORTH` of the open gap.
+        The rungs that gave the two ends are believed to have reached their typical share of the distance, which lies
+        between what the two say; this one is believed to reach its own. One that would then win nothing may still, on a
+        pair unlike the study's: `LEAST_WORTH` of the open gap.
         """
-        low, high = self.problem.value(self.state.lower), self.problem.value(self.state.upper)
-        reached = rung.typical * (low + high) / 2
+        state, low, high = self.state, self.problem.value(self.state.lower), self.problem.value(self.state.upper)
+        from_below = min(low / RUNGS[state.lower_rung].typical, high) if state.lower_rung else high
+        above = RUNGS[state.upper_rung]
+        from_above = max(high / (above.typical if above.side == "upper" else TYPICAL_MATCHING), low)
+        reached = rung.typical * (from_below + from_above) / 2
         won = reached - low if rung.side == "lower" else high - reached
-        seconds = min(rung.cost(self.problem)[0], max(1e-9, self.state.deadline - time.perf_counter()))
-        return max(won, LEAST_WORTH * (high - low)) / (high * seconds)
+        return max(won, LEAST_WORTH * (high - low)) / (high * rung.cost(self.problem)[0])
 
     def _take(self, rung: Rung, outcome: Outcome, seconds: float) -> list[RungRecord]:
         problem, state, records = self.problem, self.state, []

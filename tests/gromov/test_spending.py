@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gfviz.gromov import gromov_wasserstein
-from gfviz.gromov.ladder import LEAST_WORTH, _Climb
+from gfviz.gromov.ladder import _Climb
 from gfviz.gromov.problem import Problem
 from gfviz.gromov.rungs import LADDERS, RUNGS
 
@@ -23,11 +23,18 @@ def _pair(n: int, m: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 def test_a_rungs_worth_by_hand():
     climb = _Climb(Problem(*_pair(30, 30)), None, math.inf)
-    climb.state.lower, climb.state.upper = climb.problem.power(0.2), climb.problem.power(0.6)
-    # believed at 0.4: `spectral` at 0.81 of it wins 0.324 - 0.2, `conditional_gradient` at 1.02 wins 0.6 - 0.408
-    for name, won in (("spectral", 0.124), ("conditional_gradient", 0.192), ("sorted", LEAST_WORTH * 0.4)):
+    climb.state.lower, climb.state.upper = climb.problem.power(0.2), climb.problem.power(0.612)
+    climb.state.lower_rung, climb.state.upper_rung = "entries", "conditional_gradient"
+    # `entries` at 0.8 of the distance puts it at 0.25, `conditional_gradient` at 1.02 of it at 0.6: at 0.425, halfway
+    assert (RUNGS["entries"].typical, RUNGS["conditional_gradient"].typical) == (0.8, 1.02)
+    for name, reached in (("spectral", 0.81 * 0.425 - 0.2), ("pot", 0.612 - 1.02 * 0.425), ("sorted", 0.01 * 0.412)):
         seconds = RUNGS[name].cost(climb.problem)[0]
-        assert climb.worth(RUNGS[name]) == pytest.approx(won / (0.6 * seconds), rel=1e-9), name
+        assert climb.worth(RUNGS[name]) == pytest.approx(reached / (0.612 * seconds), rel=1e-9), name
+    # a matching that a lower bound left behind
+    climb.state.upper_rung = "rows"
+    believed = (0.25 + 0.612 / 1.05) / 2
+    seconds = RUNGS["exchange"].cost(climb.problem)[0]
+    assert climb.worth(RUNGS["exchange"]) == pytest.approx((0.612 - believed) / (0.612 * seconds), rel=1e-9)
 
 
 @pytest.mark.parametrize(("n", "m"), [(10, 10), (12, 8)])
