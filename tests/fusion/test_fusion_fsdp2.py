@@ -1,0 +1,168 @@
+"""FSDP2 from the shipped configuration over two gloo processes, and where frozen teachers go under each launcher."""
+
+import os
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from gfviz.fusion import session
+from gfviz.fusion.config import parse_config
+from gfviz.fusion.data import write_examples
+from gfviz.fusion.launch import launch_command
+from gfviz.fusion.prepare import prepare
+from gfviz.fusion.recipes import accelerate_path
+from gfviz.fusion.sharding import is_sharded, place_teachers
+from gfviz.runs import RunDirectory
+from tests.fusion.test_fusion_trainer import settings
+from tests.fusion.tiny import sums
+
+# Accelerate turns FSDP on for accelerators alone; on CPUs the same plugin and preparation run once it is told so.
+WORKER = """
+import sys
+import torch
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType
+torch.set_num_threads(1)
+plain = AcceleratorState.__init__
+def also_on_cpus(self, *args, **named):
+    plain(self, *args, **named)
+    plugin = named.get("fsdp_plugin")
+    if plugin is not None and self.distributed_type is DistributedType.MULTI_CPU:
+        self.distributed_type = PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+        self.fsdp_plugin = plugin
+AcceleratorState.__init__ = also_on_cpus
+from gfviz.fusion.session import execute
+from gfviz.runs import RunDirectory
+def follow(event):
+    if event.kind == "step" and event.step >= int(sys.argv[2]):
+        raise RuntimeError("the power is gone")
+execute(RunDirectory.open(sys.argv[1]), follow)
+"""
+
+
+def shipped_environment(name: str) -> dict[str, str]:
+    """What `accelerate launch --config_file` gives its processes for a shipped configuration, but full precision."""
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+    from accelerate.utils.launch import prepare_multi_gpu_env
+
+    arguments = launch_command_parser().parse_args(["--config_file", str(accelerate_path(name)), "script.py"])
+    found = prepare_multi_gpu_env(_validate_launch_command(arguments)[0])
+    chosen = {key: value for key, value in found.items() if key.startswith(("ACCELERATE_", "FSDP_"))}
+    return {**chosen, "ACCELERATE_MIXED_PRECISION": "no"}
+
+
+def launch(run: RunDirectory, folder: Path, processes: int, until: int = 1000) -> subprocess.CompletedProcess:
+    (folder / "worker.py").write_text(WORKER)
+    home = str(Path(__file__).resolve().parents[2])
+    sharded = shipped_environment("fsdp2") if processes > 1 else {}
+    return subprocess.run(
+        launch_command([str(folder / "worker.py"), str(run.path), str(until)], processes), capture_output=True,
+        text=True, timeout=400, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": home, **sharded},
+    )  # fmt: skip
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1500)
+def test_a_pivot_and_its_teacher_in_fsdp2_shards_train_as_on_one_process(zoo, tmp_path: Path) -> None:
+    """Routed teacher, graphs, evaluation, sharded checkpoints, a crash, a resume, and the whole model at the end."""
+    write_examples(tmp_path / "train.jsonl", sums())
+    write_examples(tmp_path / "eval.jsonl", sums(6))
+    files = {"train": [str(tmp_path / "train.jsonl")], "evaluation": [str(tmp_path / "eval.jsonl")]}
+    runs = []
+    for processes, size in ((1, 8), (2, 4)):
+        config = settings(
+            zoo, tmp_path, data=files, loss={"structure": "spectral", "beta": 1.0}, graph={"every": 2, "examples": 4},
+            training={"steps": 4, "batch_size": size, "log_every": 1, "checkpoint_every": 2},
+        )  # fmt: skip
+        config["teachers"][0]["domains"] = ["sum"]
+        config["evaluation"]["at_end"] = True
+        run = session.create_run(parse_config(config))
+        if processes == 2:
+            died = launch(run, tmp_path, processes, until=3)
+            assert died.returncode != 0
+            assert [step for step, _ in run.checkpoints()] == [2]
+        done = launch(run, tmp_path, processes)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert run.status().state == "finished"
+        runs.append(run)
+    facts = runs[1].record().facts
+    assert (facts["distributed"], facts["world_size"], facts["sharded_teachers"]) == ("FSDP", 2, ["other"])
+    for name in (
+        "loss/total",
+        "loss/other/token",
+        "loss/other/structure",
+        "grad_norm",
+        "graph/other/upper",
+        "eval/nll",
+    ):
+        first, second = (run.reader().series(name).values for run in runs)
+        np.testing.assert_allclose(first, second, rtol=2e-4, err_msg=name)
+    weights = [load_file(run.model_path / "model.safetensors") for run in runs]
+    assert weights[0].keys() == weights[1].keys()
+    for name, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][name], rtol=1e-3, atol=2e-4)
+    folder = runs[1].checkpoints()[-1][1]
+    assert len(list(folder.glob("pytorch_model_fsdp_0/*.distcp"))) == 2
+
+
+def fake_accelerator(kind: str, processes: int = 4) -> SimpleNamespace:
+    """As much of an accelerator as the preparation of teachers reads; a device that is not where models are loaded."""
+    stage = {"zero2": 2, "zero3": 3}.get(kind)
+    plugin = None if stage is None else SimpleNamespace(zero_stage=stage)
+    return SimpleNamespace(
+        is_fsdp2=kind == "fsdp2", num_processes=processes, device=torch.device("meta"),
+        state=SimpleNamespace(deepspeed_plugin=plugin),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "collective"), [("multi-gpu", False), ("zero2", False), ("zero3", True), ("fsdp2", True)]
+)
+def test_which_launchers_make_forward_passes_collective(kind: str, collective: bool) -> None:
+    assert is_sharded(fake_accelerator(kind)) is collective
+
+
+@pytest.mark.parametrize("kind", ["multi-gpu", "zero2", "zero3"])
+def test_teachers_are_whole_on_every_device_where_they_are_not_sharded(zoo, tmp_path: Path, kind: str) -> None:
+    """DeepSpeed never sees a teacher: it is frozen, whole, moved, and runs without the other processes."""
+    config = parse_config(settings(zoo, tmp_path, teachers=("other", "twin")))
+    config.teachers[1].device = "cpu"
+    prepared = prepare(config, sums(4), [])
+    place_teachers(config, prepared.online, fake_accelerator(kind))  # type: ignore[arg-type]
+    moved, placed = prepared.online
+    assert {p.device.type for p in moved.model.parameters()} == {"meta"}
+    # One with a device of its own stays there.
+    assert {p.device.type for p in placed.model.parameters()} == {"cpu"}
+    for teacher in prepared.online:
+        assert not teacher.collective
+        assert not teacher.model.training
+        assert not any(p.requires_grad for p in teacher.model.parameters())
+        assert sum(p.numel() for p in teacher.model.parameters()) > 0
+    assert all(type(p) is torch.nn.Parameter for p in moved.model.parameters())
+
+
+@pytest.mark.parametrize("name", ["zero2", "zero3"])
+def test_accelerates_launcher_reads_the_shipped_deepspeed_files(name: str) -> None:
+    """Its own loader and checks; DeepSpeed itself is not installed, so its engine is not made here."""
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+
+    arguments = launch_command_parser().parse_args(["--config_file", str(accelerate_path(name)), "script.py"])
+    found, _, _ = _validate_launch_command(arguments)
+    assert found.use_deepspeed
+    assert not found.use_fsdp
+    assert found.zero_stage == int(name[-1])
+    assert (found.num_processes, found.mixed_precision) == (8, "bf16")
+    assert str(found.zero3_init_flag).lower() == "false"
+    assert str(found.zero3_save_16bit_model).lower() == str(name == "zero3").lower()
+
+
+def test_the_shipped_fsdp2_file_sets_what_the_shards_need() -> None:
+    found = shipped_environment("fsdp2")
+    assert (found["ACCELERATE_USE_FSDP"], found["FSDP_VERSION"]) == ("true", "2")
+    assert found["FSDP_CPU_RAM_EFFICIENT_LOADING"] == "false"
+    assert (found["FSDP_STATE_DICT_TYPE"], found["FSDP_RESHARD_AFTER_FORWARD"]) == ("SHARDED_STATE_DICT", "true")
