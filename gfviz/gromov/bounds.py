@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import scipy.sparse as sp
 
 from gfviz.gromov.network import EPS, MeasureNetwork
 from gfviz.gromov.problem import Problem
 from gfviz.gromov.transport import wasserstein_power
+from gfviz.lazy import sparse as sp
 
 
 def sorted_bound(problem: Problem) -> float:

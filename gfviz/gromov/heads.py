@@ -11,13 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.sparse as sp
 
 from gfviz.gromov.couplings import swap_match
 from gfviz.gromov.network import MeasureNetwork
 from gfviz.gromov.problem import Problem
 from gfviz.gromov.rows import CELLS, cell_edges, off_diagonal, quantile_cells
 from gfviz.gromov.transport import Plan, assignment, monotone_plan, transport
+from gfviz.lazy import sparse as sp
 
 _BUCKETS = 256
 _ROWS_AT_ONCE = 64

@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from gfviz.errors import GfvizError
 from gfviz.gromov.sources import (
@@ -22,6 +21,7 @@ from gfviz.gromov.sources import (
     columns_dense,
     is_graph,
 )
+from gfviz.lazy import sparse as sp
 
 EPS = float(np.finfo(np.float64).eps)
 DENSE_NODES = 4096

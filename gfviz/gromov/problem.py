@@ -10,12 +10,12 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from gfviz.errors import GfvizError
 from gfviz.gromov.network import EPS, MeasureNetwork, bilinear, weighted_gram
 from gfviz.gromov.sources import Source
 from gfviz.gromov.transport import Plan
+from gfviz.lazy import sparse as sp
 
 LARGEST_P = 64
 _BLOCK = 1 << 21  # entries handled at once in the pairwise objective: 16 MB

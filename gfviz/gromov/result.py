@@ -6,7 +6,7 @@ import html
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import scipy.sparse as sp
+from gfviz.lazy import sparse as sp
 
 Side = Literal["lower", "upper"]
 Proof = Literal["bounds meet", "enumeration", "branch and bound"]

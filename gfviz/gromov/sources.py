@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import scipy.sparse as sp
 
 from gfviz.errors import GfvizError
+from gfviz.lazy import sparse as sp
 
 LEAST_WEIGHT = 1e-13
 """Positive weights below this share of the largest are refused: sums of masses absorb them."""

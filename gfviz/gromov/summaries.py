@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from gfviz.errors import GfvizError
 from gfviz.gromov import bounds
 from gfviz.gromov.problem import Problem
 from gfviz.gromov.sources import Source
 from gfviz.gromov.transport import Plan
+from gfviz.lazy import sparse as sp
 
 
 def apriori_interval(a: Source, b: Source, p: float = 2, weights: Any = None) -> tuple[float, float]:

@@ -7,9 +7,9 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.sparse as sp
 
 from gfviz.gromov import native
+from gfviz.lazy import sparse as sp
 
 _MANY = 1 << 16  # points
 

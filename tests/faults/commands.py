@@ -8,8 +8,9 @@ from abc import abstractmethod
 from pathlib import Path
 
 from tests.faults import tabs
+from tests.faults.app_victim import App
 from tests.faults.forks import Ended, run_command
-from tests.faults.victims import App, Cache, Graphs, Trainer, Validate, Victim, fusion_mapping, only_run, zoo
+from tests.faults.victims import Cache, Graphs, Trainer, Validate, Victim, fusion_mapping, only_run, zoo
 
 ROOT = Path(__file__).resolve().parents[2]
 

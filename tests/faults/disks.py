@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,3 +77,15 @@ def slow(monkeypatch: pytest.MonkeyPatch, seconds: float) -> Iterator[None]:
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", late)
         yield
+
+
+def slow_disk() -> None:
+    """In a child: every fsync and rename takes 15 ms, so that many a kill falls between two writes."""
+    for name in ("fsync", "replace", "rename"):
+        plain = getattr(os, name)
+
+        def slow(*arguments: Any, plain: Any = plain) -> Any:
+            time.sleep(0.015)
+            return plain(*arguments)
+
+        setattr(os, name, slow)

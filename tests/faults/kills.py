@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.faults.app_victim import KINDS
 from tests.faults.commands import COMMANDS
-from tests.faults.victims import KINDS, Victim
+from tests.faults.victims import Victim
 
 
 @dataclass

@@ -5,11 +5,7 @@
 """
 
 import functools
-import os
-import socket
 import sqlite3
-import sys
-import threading
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -27,26 +23,13 @@ from gfviz.fusion.config import parse_config
 from gfviz.fusion.data import write_examples
 from gfviz.fusion.session import create_run, execute
 from gfviz.graph import load_graph
-from gfviz.paths import app_dir
-from gfviz.runs import RunDirectory, list_runs
+from gfviz.runs import RunDirectory
 from gfviz.study.validate.runner import run_validation
-from tests.faults import tabs
+from tests.faults.disks import slow_disk
 from tests.faults.forks import Ended, Tell, run_child
 from tests.fusion.tiny import save_tiny, sums
 
 STEPS, LAST_ROW = 10, 10**9
-
-
-def slow_disk() -> None:
-    """In a child: every fsync and rename takes 15 ms, so that many a kill falls between two writes."""
-    for name in ("fsync", "replace", "rename"):
-        plain = getattr(os, name)
-
-        def slow(*arguments: Any, plain: Any = plain) -> Any:
-            time.sleep(0.015)
-            return plain(*arguments)
-
-        setattr(os, name, slow)
 
 
 def leftovers(*folders: Path) -> list[str]:
@@ -256,7 +239,7 @@ class Store(Victim):
     """A writer of nothing but rows: a row is acknowledged when `flush` has returned."""
 
     name = "store"
-    most_kills, reach = 16, 0.15
+    most_kills, reach = 8, 0.15
     ROWS = 8000
 
     def work(self, tell: Tell) -> None:
@@ -293,7 +276,7 @@ class Cache(Victim):
     """An offline cache: a shard is acknowledged when the progress says so, and never written again."""
 
     name = "cache"
-    most_kills, reach = 10, 0.5
+    most_kills, reach = 8, 0.5
 
     def __init__(self, root: Path, whole: Path) -> None:
         super().__init__(root, whole)
@@ -340,7 +323,7 @@ class Graphs(Victim):
     """Captures a graph over a model, saves it over an older one, many times."""
 
     name = "graph"
-    most_kills, reach = 12, 0.9
+    most_kills, reach = 8, 0.9
 
     def work(self, tell: Tell) -> None:
         loaded = load_model(zoo(self.shared)["teacher"], "cpu")
@@ -378,6 +361,7 @@ class Validate(Victim):
     """The error study: a cell is acknowledged when the progress counts it, and never computed again."""
 
     name = "validate"
+    most_kills = 10
 
     def __init__(self, root: Path, whole: Path) -> None:
         super().__init__(root, whole)
@@ -407,77 +391,3 @@ class Validate(Victim):
         if len(tables[0]) != len(tables[1]) or not budgets[0].equals(budgets[1]):
             problems.append("the table differs from the unbroken study's")
         return problems
-
-
-class App(Victim):
-    """The app with a tab that goes through the pages and imports graphs: an import is acknowledged on its return."""
-
-    name = "app"
-    most_kills = 4
-    PAGES = (("", ""), ("runs", "run={run}"), ("explore", ""))
-
-    def work(self, tell: Tell) -> None:
-        run = only_run_named(self.broken / "runs", "watched") or self._stage()
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        threading.Thread(target=self._client, args=(run.id, port, tell), daemon=True).start()
-        tabs.serve(self.broken / "runs", port)
-
-    def _stage(self) -> RunDirectory:
-        run = RunDirectory.create(self.broken / "runs", {"training": {"steps": 50}}, name="watched")
-        with run.writer() as writer:
-            for step in range(50):
-                writer.log(step, {"loss/total": 1.0 / (1 + step)})
-        return run
-
-    def _client(self, run: str, port: int, tell: Tell) -> None:
-        code = 1
-        try:
-            sys.path.insert(0, str(app_dir()))
-            sys.argv = ["main.py", "--runs", str(self.broken / "runs")]
-            from gfvizui.places import import_graph
-
-            content = tiny_graph_file(self.shared)
-            if tabs.healthy(port):
-                tab = tabs.Tab(port)
-                for page, query in self.PAGES:
-                    problems = tab.open(page, query.format(run=run))
-                    tell("page", page, problems)
-                    tell("import", import_graph("imported", content).name)
-                code = 0
-        finally:
-            os._exit(code)
-
-    def check(self) -> list[str]:
-        problems = [f"the page {told[1]!r} failed: {told[2]}" for told in self.acknowledged if told[2:] and told[2]]
-        run = only_run_named(self.broken / "runs", "watched")
-        if run is not None and run.status().state == "finished":
-            with run.reader() as reader:
-                if len(reader.series("loss/total").steps) != 50:
-                    problems.append("rows of the watched run are missing")
-        folder = self.broken / "runs" / "graphs"
-        names = {told[1] for told in self.acknowledged if told[0] == "import"}
-        problems += [f"the imported graph {name} is missing" for name in names if not (folder / name).is_file()]
-        for path in folder.glob("[!.]*.safetensors"):
-            try:
-                load_graph(path)
-            except GfvizError as error:
-                problems.append(f"half a graph: {error}")
-        return problems
-
-    def compare(self) -> list[str]:
-        return self.check()
-
-
-def only_run_named(root: Path, name: str) -> RunDirectory | None:
-    """The run of that name."""
-    return next((run for run in list_runs(root) if run.record().name == name), None)
-
-
-def tiny_graph_file(shared: Path) -> bytes:
-    """Content of a graph file to import."""
-    return (shared / "graph" / "a.safetensors").read_bytes()
-
-
-KINDS: tuple[type[Victim], ...] = (Trainer, Store, Cache, Graphs, Validate, App)
