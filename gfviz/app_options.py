@@ -36,7 +36,7 @@ OPTIONS: dict[str, object] = {
     "theme.light.secondaryBackgroundColor": "#f5f6f8",
     "theme.light.textColor": "#1b1f24",
     "theme.light.borderColor": "#e0e4e8",
-    "theme.dark.primaryColor": "#56B4E9",
+    "theme.dark.primaryColor": "#2F8FCC",
     "theme.dark.backgroundColor": "#12161c",
     "theme.dark.secondaryBackgroundColor": "#1b2129",
     "theme.dark.textColor": "#e8ebef",

@@ -89,11 +89,14 @@ def drawings_of(
             "Loss",
             total_steps=total,
             beside=beside(arms, "loss/sft", "SFT, {}"),
-        ),
-        "Distance to the teachers": distance_drawing(
-            bands_of(reader, names), theme, "Certified distance to the teachers", total_steps=total
-        ),
+        )
     }
+    bands = bands_of(reader, names)
+    # An ended run that compared no graphs has nothing to wait for.
+    if bands or status.alive:
+        made["Distance to the teachers"] = distance_drawing(
+            bands, theme, "Certified distance to the teachers", total_steps=total
+        )
     scores = score_names(names)
     if scores:
         made["Held-out scores"] = curve_drawing(

@@ -83,18 +83,22 @@ def pace(reader: RunReader, step: int, latest: dict[str, tuple[int, float, float
 
 def foot(run: RunDirectory, reader: RunReader) -> None:
     """Log, events and configuration."""
-    log, events, config = st.tabs(["Log", "Events", "Configuration"], key="run_tab")
-    with log:
-        st.code(tail(run), language=None, height=220)
-    with events:
-        listed = reader.newest_events()
-        table = pd.DataFrame(
-            [(parts.when(event.time), event.step, event.kind, event.text) for event in listed],
-            columns=["time", "step", "kind", "what"],
-        )
-        st.dataframe(table, hide_index=True, height=220)
-    with config:
-        st.json(run.config, expanded=1)
+    # What is not open is neither read nor sent: this runs at every tick.
+    log, events, config = st.tabs(["Log", "Events", "Configuration"], key="run_tab", on_change="rerun")
+    if log.open:
+        with log:
+            st.code(tail(run), language=None, height=220)
+    if events.open:
+        with events:
+            listed = reader.newest_events()
+            table = pd.DataFrame(
+                [(parts.when(event.time), event.step, event.kind, event.text) for event in listed],
+                columns=["time", "step", "kind", "what"],
+            )
+            st.dataframe(table, hide_index=True, height=220)
+    if config.open:
+        with config:
+            st.json(run.config, expanded=1)
 
 
 def tail(run: RunDirectory) -> str:

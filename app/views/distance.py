@@ -20,8 +20,7 @@ WORDS = {
 
 def dial(a: CoactivationGraph, b: CoactivationGraph) -> tuple[float, str | float]:
     """Exponent and budget, with what they are predicted to cost before anything is computed."""
-    left, right = st.columns([5, 6], gap="medium", vertical_alignment="bottom")
-    with left, st.container(horizontal=True, vertical_alignment="bottom"):
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         p = st.segmented_control(
             "Exponent p", [1, 2], default=2, key="p", bind="query-params", required=True, help="2 is the default of POT"
         )
@@ -35,7 +34,6 @@ def dial(a: CoactivationGraph, b: CoactivationGraph) -> tuple[float, str | float
                     "Seconds", 0.1, 86_400.0, 5.0, key="seconds", bind="query-params", width=130, format="%g"
                 )
             )
-    with right, st.container(horizontal=True, gap="medium"):
         for budget in [*BUDGETS, *([chosen] if name == SECONDS else [])]:
             price(a, b, float(p), budget, budget == chosen)
     return float(p), chosen
@@ -52,6 +50,7 @@ def price(a: CoactivationGraph, b: CoactivationGraph, p: float, budget: str | fl
     st.caption(
         f"{mark}{name}{mark}: about {duration(seconds)}, {memory}",
         help=f"{len(rungs)} rungs: {words}. Predicted, one core.",
+        width="content",
     )
 
 
@@ -95,24 +94,33 @@ def carriers(a: CoactivationGraph, b: CoactivationGraph, result: GromovResult) -
             )
 
 
+def share_of_truth(closed: float, result: GromovResult) -> str:
+    """How much of the distance the closed form is sure to be, in words."""
+    certain = closed / result.upper if result.upper > 0 else 1.0
+    if certain > 0.999:
+        return "the distance"
+    low = f"{100 * certain:.0f}"
+    if result.lower <= 0:
+        return f"at least {low} % of it"
+    high = f"{100 * min(closed / result.lower, 1):.0f}"
+    return f"{low} % of it" if low == high else f"at least {low} % of it and at most {high} %"
+
+
 def why_loose(a: CoactivationGraph, b: CoactivationGraph, result: GromovResult) -> None:
     st.markdown("**Why the closed form is loose here**")
     closed = closed_form(a, b, result.p)
     low, high = cached.derived(
         "apriori", (a.content_hash, b.content_hash, result.p), lambda: apriori_interval(a, b, p=result.p)
     )
-    certain = closed / result.upper if result.upper > 0 else 1.0
+    share = share_of_truth(closed, result)
+    least, most = number(result.lower), number(result.upper)
     words = (
         f"The closed form sees each node only by its mean row f (the curves). It gives {number(closed)}; the distance "
-        f"lies between {number(result.lower)} and {number(result.upper)}, so the closed form is "
-        + ("the distance." if certain > 0.999 else f"at least {100 * certain:.0f} % of it")
-        + (
-            ""
-            if certain > 0.999 or result.lower <= 0
-            else f" and at most {100 * min(closed / result.lower, 1):.0f} %. What is missing is how rows differ around "
-            "their mean."
-        )
+        + (f"is {most}" if least == most else f"lies between {least} and {most}")
+        + f", so the closed form is {share}."
     )
+    if share != "the distance":
+        words += " What is missing is how rows differ around their mean."
     st.write(words)
     same_mass = a.normalize == b.normalize == "prob" and a.weighting == b.weighting == "uniform"
     if same_mass:

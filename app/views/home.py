@@ -157,7 +157,7 @@ def draw() -> None:
         "Which tokens act together, how far are two models apart, and how sure is that?",
         "Open a graph on Explore, measure a pair on Distance, watch a fusion on Runs.",
     )
-    left, right = st.columns([3, 2], gap="medium")
+    left, right = st.columns([9, 5], gap="medium")
     with left:
         recent_graphs()
         recent_runs()

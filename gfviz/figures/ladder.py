@@ -61,7 +61,8 @@ def ladder_figure(result: GromovResult, theme: str = "light") -> go.Figure:
     spread = max(float(spent.max() - spent.min()), 1e-12 + 0.05 * float(np.abs(spent).max()))
     figure.update_xaxes(
         title_text=f"GW<sub>{result.p:g}</sub>",
-        range=[float(spent.min()) - 0.16 * spread, float(spent.max()) + 0.16 * spread],
+        # Room for the numbers beside the outermost marks, in a narrow column too.
+        range=[float(spent.min()) - 0.26 * spread, float(spent.max()) + 0.26 * spread],
     )
     return figure
 
