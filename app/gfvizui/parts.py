@@ -167,6 +167,14 @@ def show_contexts(found: list[Context]) -> None:
     st.html(f"<div style='font-size:.87rem;line-height:1.45'>{rows}</div>")
 
 
+def log_lines(text: str) -> None:
+    """Lines of a program's output, in letters of one width. All text is escaped."""
+    st.html(
+        "<pre style='margin:0;background:none;border:0;padding:0;font-size:.8rem;white-space:pre-wrap;"
+        f"overflow-wrap:anywhere'>{html.escape(text)}</pre>"
+    )
+
+
 def load(file: GraphFile) -> CoactivationGraph:
     """The graph in `file`."""
     return cached.load(file)

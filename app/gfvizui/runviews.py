@@ -86,8 +86,9 @@ def foot(run: RunDirectory, reader: RunReader) -> None:
     # What is not open is neither read nor sent: this runs at every tick.
     log, events, config = st.tabs(["Log", "Events", "Configuration"], key="run_tab", on_change="rerun")
     if log.open:
-        with log:
-            st.code(tail(run), language=None, height=220)
+        # Not `st.code`: its highlighter is a megabyte and a half of script, loaded before the charts' own.
+        with log, st.container(height=220, key="run_log"):
+            parts.log_lines(tail(run))
     if events.open:
         with events:
             listed = reader.newest_events()

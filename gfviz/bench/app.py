@@ -87,7 +87,8 @@ def bench_app(seconds_live: float = 20.0) -> list[Row]:
     `seconds_live` is how long the live run is watched. Raises `GfvizError` where Chromium or Playwright is missing.
     Cost: about two minutes.
     """
-    rows: list[Row] = []
+    # A browser shares the machine with whatever else runs: without this number the others mean little.
+    rows = [make_app_row("load average of the last minute, before", os.getloadavg()[0], "", None)]
     with tempfile.TemporaryDirectory() as folder, chromium_on(Path(folder)) as browser:
         root = Path(folder)
         _write_graph(root / "graphs" / "small.safetensors", 1000, 5000)
