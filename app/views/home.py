@@ -39,7 +39,12 @@ def recent_graphs() -> None:
         key="home_graphs",
         on_select="rerun",
         selection_mode="single-row",
-        column_config={"size": st.column_config.NumberColumn("MB", format="%.2f", width="small")},
+        # Graphs of a run carry its name: what is cut off is what tells them apart.
+        column_config={
+            "graph": st.column_config.TextColumn(width=330),
+            "size": st.column_config.NumberColumn("MB", format="%.2f", width=60),
+            "saved": st.column_config.TextColumn(width=120),
+        },
     )
     st.caption("Choose a row to explore it.")
     if event["selection"]["rows"]:
