@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gfviz.errors import GfvizError
+from gfviz.files import read_small_text
 from gfviz.fusion.arguments import training_arguments
 from gfviz.fusion.callback import EventHook, FusionEvent, RunCallback, silent
 from gfviz.fusion.config import FusionConfig, load_config, parse_config
@@ -261,10 +262,10 @@ class _Session:
             return None
         step, folder = whole[-1]
         try:
-            state = json.loads((folder / "fusion.json").read_text(encoding="utf-8"))
+            state = json.loads(read_small_text(folder / "fusion.json"))
             size, bad = int(state["world_size"]), int(state["bad_steps"])
             scales = {str(name): float(value) for name, value in state["scales"].items()}
-            kept = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+            kept = json.loads(read_small_text(folder / "trainer_state.json", 1 << 30))
             if kept["global_step"] != step:
                 raise ValueError(f"it was written at step {kept['global_step']}")
         except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
