@@ -23,7 +23,8 @@ class Rung:
     `needs` are predicates on the problem, each with the reason to give where it fails; `useful` likewise, but where
     they fail the rung is valid and another of the ladder does better; `cost` predicts (seconds, bytes) on one core;
     `interruptible` rungs stop by themselves at the state's deadline; `typical` is the share of the distance that the
-    rung reached in the study (the median of families and sizes from n = 32 up), by which a budget in seconds ranks it.
+    rung reaches, by which a budget in seconds ranks it: the median over families and sizes from n = 32 up in
+    `study/results/validate-cpu.csv` (`gfviz validate --size cpu`), set by hand for rungs that it does not run alone.
     """
 
     name: str
