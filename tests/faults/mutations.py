@@ -173,6 +173,7 @@ def frame(data: bytes, length: int | None = None) -> bytes:
 
 
 def _masked_crc(data: bytes) -> bytes:
+    """CRC-32C bit by bit, from its definition (RFC 3720), masked as TensorFlow masks it."""
     crc = 0xFFFFFFFF
     for byte in data:
         crc ^= byte

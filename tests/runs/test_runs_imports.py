@@ -16,6 +16,7 @@ from gfviz.errors import GfvizError
 from gfviz.runs import list_runs
 from gfviz.runs.imports import import_runs
 from gfviz.runs.tfevents import read_scalars
+from tests.faults.mutations import frame
 
 # Written by torch 2.13's SummaryWriter over tensorboard 2.21: train/loss 2/(k+1) at steps 0, 10, 20; eval/acc 0 and
 # 0.25 at 0, 10 as tensors (new_style); double 1e-3 and nan at 20; times 1.7e9 + 0, 1, 2 and + 9.
@@ -35,25 +36,6 @@ def event_file(folder, data: bytes = EVENTS, name: str = "events.out.tfevents.17
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_bytes(data)
     return folder / name
-
-
-def crc32c(data: bytes) -> int:
-    """Bit by bit, from the definition (RFC 3720)."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
-    return crc ^ 0xFFFFFFFF
-
-
-def frame(data: bytes) -> bytes:
-    def masked(part: bytes) -> bytes:
-        crc = crc32c(part)
-        return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
-
-    head = struct.pack("<Q", len(data))
-    return head + masked(head) + data + masked(data)
 
 
 def trackio(path, rows, with_ids: bool = True, configs=(), metrics: str = "TABLE") -> None:
