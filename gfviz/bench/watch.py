@@ -1,4 +1,13 @@
-"""Whether the app stays small: memory of browser and server while a live run is watched for minutes."""
+"""Whether the app stays small: memory of browser and server while a live run is watched for minutes.
+
+A browser keeps what it no longer needs until it has a reason to give it back: V8 and Blink collect garbage when they
+please, and keep emptied pages for what comes next; Chromium starts and ends services of its own. Its memory at a moment
+is therefore what the page needs plus an amount that wanders by more than half as much again (330 MB before and 140 MB
+after a collection, of the process of one page that needs no more at the end than at the beginning). So every look first
+asks the browser for all of it (critical memory pressure, then collections, by the DevTools protocol) and reads each
+process's own memory (USS). What a page can still reach no collection takes: a leak stays in every later look, whatever
+wanders only adds to some of them. The least of many looks is what stays, and its growth is the leak.
+"""
 
 from __future__ import annotations
 
@@ -8,67 +17,120 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gfviz.bench.app import WRITER, Row, chromium_on, make_app_row, serving
 from gfviz.errors import GfvizError
 
-EVERY_SECONDS = 10.0
+EVERY_SECONDS = 15.0
+# The first quarter is warm-up.
+_QUARTERS = (0.25, 0.75)
+_SETTLE_SECONDS = 0.2
+
+
+class Look(NamedTuple):
+    """What stays, in MB: of all the browser's processes, of the pages' alone, of live JavaScript; and DOM nodes.
+
+    `before` is that of all processes before the browser was asked to give anything back.
+    """
+
+    browser: float
+    pages: float
+    heap: float
+    nodes: float
+    before: float
 
 
 class Sample(NamedTuple):
-    """One look: MB of the server's and the browser's processes, of the page's live objects, and its DOM nodes."""
+    """One look, the MB of the server's process and the steps that the page showed."""
 
     seconds: float
     server: float
-    browser: float
-    heap: float
-    nodes: float
+    look: Look
     points: int
 
 
-def watch_app(minutes: float) -> list[Row]:
-    """Watch a live run of 45 steps a second for `minutes` and tell how memory moved.
+class Watcher:
+    """Looks at one page of a Chromium that a Playwright of this process started."""
 
-    What a page replaced is freed some time later, so sizes go up and down; what leaks stays. The growth of each is that
-    of its tenth percentile (`growth`). Raises `GfvizError` for less than a minute, or without Chromium or Playwright.
+    def __init__(self, browser: Any, page: Any) -> None:
+        self._page = page
+        self._browser = browser.new_browser_cdp_session()
+        self._probe = page.context.new_cdp_session(page)
+        self._probe.send("Performance.enable")
+
+    def look(self) -> Look:
+        """Have the browser give back what it may, then read what stays. About a second of the browser's time."""
+        before = self._processes()[0]
+        self._browser.send("Memory.simulatePressureNotification", {"level": "critical"})
+        # The first collection lets go of what finalisers and weak references held, the second of what that freed.
+        for _ in range(2):
+            self._probe.send("HeapProfiler.collectGarbage")
+            self._page.wait_for_timeout(1000 * _SETTLE_SECONDS)
+        self._probe.send("HeapProfiler.collectGarbage")
+        # At once, before the page makes new garbage: reading the processes takes longer.
+        told = {item["name"]: item["value"] for item in self._probe.send("Performance.getMetrics")["metrics"]}
+        browser, pages = self._processes()
+        return Look(browser, pages, told["JSHeapUsedSize"] / 1e6, told["Nodes"], before)
+
+    def _processes(self) -> tuple[float, float]:
+        import psutil
+
+        # Playwright's driver is a child of ours, Chromium a child of the driver; it starts and ends processes.
+        found = [one for one in psutil.Process().children(recursive=True) if "chrom" in _name(one)]
+        pages = [one for one in found if "--type=renderer" in _arguments(one)]
+        return _megabytes(found), _megabytes(pages)
+
+
+def watch_app(minutes: float) -> list[Row]:
+    """Watch a live run of 45 steps a second for `minutes` and tell what stays in memory, and how it grew.
+
+    Raises `GfvizError` for less than a minute, or without Chromium or Playwright.
     """
     if not 1 <= minutes <= 24 * 60:
         raise GfvizError(f"--watch {minutes:g}: give minutes between 1 and 1440")
     with tempfile.TemporaryDirectory() as folder:
         samples = _watch(Path(folder), 60.0 * minutes)
+    looks = [sample.look for sample in samples]
+    series: dict[str, tuple[list[float], str]] = {
+        "server's process": ([sample.server for sample in samples], "MB"),
+        "browser's processes": ([look.browser for look in looks], "MB"),
+        "page's process": ([look.pages for look in looks], "MB"),
+        "page's live objects": ([look.heap for look in looks], "MB"),
+        "page's DOM": ([look.nodes for look in looks], "nodes"),
+    }
+    told = f"watched {minutes:g} min"
     rows = []
-    for name, unit in (("server", "MB"), ("browser", "MB"), ("heap", "MB"), ("nodes", "nodes")):
-        series = [getattr(sample, name) for sample in samples]
-        title = {"heap": "page's live objects", "nodes": "page's DOM"}.get(name, f"{name}'s processes")
-        rows.append(
-            make_app_row(
-                f"watched {minutes:g} min: {title}, at the end",
-                statistics.median(series[-len(series) // 4 :]),
-                unit,
-                None,
-            )
-        )
-        rows.append(make_app_row(f"watched {minutes:g} min: {title}, growth", growth(series), "of it", 0.05))
+    for title, (values, unit) in series.items():
+        rows.append(make_app_row(f"{told}: {title}, what stays at the end", least(values, _QUARTERS[1]), unit, None))
+        rows.append(make_app_row(f"{told}: {title}, growth of what stays", growth(values), "of it", 0.05))
+    before = [look.before for look in looks]
     rows.append(
-        make_app_row(f"watched {minutes:g} min: steps drawn at the end", float(samples[-1].points), "steps", None)
+        make_app_row(
+            f"{told}: browser's processes before they give back, median", statistics.median(before), "MB", None
+        )
     )
+    rows.append(make_app_row(f"{told}: browser's processes before they give back, most", max(before), "MB", None))
+    rows.append(make_app_row(f"{told}: steps drawn at the end", float(samples[-1].points), "steps", None))
     return rows
 
 
-def growth(series: list[float]) -> float:
-    """Growth of what stays: the tenth percentile of the last quarter of the time over that of the second, less one.
+def least(series: list[float], start: float) -> float:
+    """The least value of the quarter of a series that begins at the share `start` of it."""
+    return min(series[int(start * len(series)) : max(int((start + 0.25) * len(series)), int(start * len(series)) + 1)])
 
-    The first quarter is warm-up.
+
+def growth(series: list[float]) -> float:
+    """Growth of what stays: the least of the last quarter over the least of the second, less one.
+
+    What wanders adds to some looks and so leaves the least of many alone; what leaks adds to every later one.
 
     >>> saw = [100.0, 140.0, 180.0, 110.0] * 20
     >>> growth(saw), round(growth([size + i for i, size in enumerate(saw)]), 2)
-    (0.0, 0.31)
+    (0.0, 0.33)
     """
-    early, late = (
-        sorted(series[int(start * len(series)) : int((start + 0.25) * len(series))]) for start in (0.25, 0.75)
-    )
-    return late[len(late) // 10] / early[len(early) // 10] - 1
+    early, late = (least(series, start) for start in _QUARTERS)
+    return late / early - 1
 
 
 def _watch(root: Path, seconds: float) -> list[Sample]:
@@ -83,31 +145,45 @@ def _watch(root: Path, seconds: float) -> list[Sample]:
             page = browser.new_page(viewport={"width": 1440, "height": 900})
             page.goto(f"{address}/runs?run={run_id}")
             page.get_by_test_id("stProgress").first.wait_for(timeout=120_000)
-            probe = page.context.new_cdp_session(page)
-            probe.send("Performance.enable")
-            # Playwright's driver is a child of ours, Chromium a child of the driver.
-            chromium = [one for one in psutil.Process().children(recursive=True) if "chrom" in one.name()]
+            watcher = Watcher(browser, page)
             began = time.monotonic()
             while time.monotonic() - began < seconds or len(samples) < 4:
                 page.wait_for_timeout(1000 * min(EVERY_SECONDS, seconds / 8))
-                probe.send("HeapProfiler.collectGarbage")
-                told = {item["name"]: item["value"] for item in probe.send("Performance.getMetrics")["metrics"]}
+                found = watcher.look()
                 text = page.get_by_test_id("stProgress").first.inner_text()
                 samples.append(
                     Sample(
                         time.monotonic() - began,
                         _megabytes([psutil.Process(server.pid)]),
-                        _megabytes(chromium),
-                        told["JSHeapUsedSize"] / 1e6,
-                        told["Nodes"],
+                        found,
                         int(text.split(" of ")[0].removeprefix("Step").replace(",", "")),
                     )
                 )
-                print(*(f"{value:,.1f}" for value in samples[-1]), file=sys.stderr, flush=True)
+                last = samples[-1]
+                told = (last.seconds, last.server, *last.look, last.points)
+                print(*(f"{value:,.1f}" for value in told), file=sys.stderr, flush=True)
     finally:
         writer.kill()
         writer.wait(10)
     return samples
+
+
+def _name(process: Any) -> str:
+    import psutil
+
+    try:
+        return process.name()
+    except psutil.Error:
+        return ""
+
+
+def _arguments(process: Any) -> list[str]:
+    import psutil
+
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
 
 
 def _megabytes(processes: list) -> float:
