@@ -109,7 +109,7 @@ def project(problem: Problem, state: State, steps: int) -> Outcome:
     program.descend(1, state.upper)
     if program.bound < 0.4 * state.lower:
         return Outcome(lower=program.bound, note="stopped: far below the lower end")
-    plan = program.descend(steps - 1, state.upper, state.deadline)
+    plan = program.descend(steps - 1, state.upper, state.deadline, state.lower)
     return Outcome(lower=program.bound, plan=plan)
 
 

@@ -50,10 +50,11 @@ def conditional_gradient(problem: Problem, start: Plan, limit: int = 50, deadlin
     """
     c, d, p, q = problem.a.dense, problem.b.dense, problem.a.weights, problem.b.weights
     plan, best = start, overlap(problem, start)
+    prices = np.zeros(len(q))
     for _ in range(limit):
         moved = transported(c, plan, d)
         if problem.square:
-            step = Plan.permutation(assignment(-moved))
+            step = Plan.permutation(assignment(-moved, prices))
         else:
             step = cheapest(moved.max() - moved, p, q, False)[0]
         reached = overlap(problem, step)
@@ -74,9 +75,10 @@ def interior_gradient(problem: Problem, lean: Plan | None = None, limit: int = 2
         plan = (plan + lean.matrix(len(p), len(q)).toarray()) / 2
     field = c @ plan @ d
     value = float(np.vdot(field, plan))
+    prices = np.zeros(len(q))
     for _ in range(limit):
         if problem.square:
-            step = Plan.permutation(assignment(-field))
+            step = Plan.permutation(assignment(-field, prices))
         else:
             step = cheapest(field.max() - field, p, q, False)[0]
         towards = transported(c, step, d)
@@ -99,6 +101,8 @@ def interior_gradient(problem: Problem, lean: Plan | None = None, limit: int = 2
 def transported(c: np.ndarray, plan: Plan, d: np.ndarray) -> np.ndarray:
     """C π D [n, m] of a sparse plan."""
     n, m = len(c), len(d)
+    if len(plan.rows) <= n + m:
+        return (c[:, plan.rows] * plan.mass) @ d[plan.cols]
     if n <= m:
         half = np.zeros((n, m))
         np.add.at(half.T, plan.cols, (c[:, plan.rows] * plan.mass).T)
@@ -126,9 +130,9 @@ def swap_match(c: np.ndarray, d: np.ndarray, match: np.ndarray, deadline: float 
     e = np.ascontiguousarray(d[np.ix_(match, match)])
     g = c @ e
     floor = ctypes.c_double(1e-14 * float(np.abs(np.diagonal(g)).sum()))
-    pointers = [ctypes.c_void_p(x.ctypes.data) for x in (c, e, g, found)]
+    arrays = native.pointers(c, e, g, found)
     # some hundred swaps at a time, so that a deadline and Ctrl-C are heard
-    while library.gfviz_swap(len(c), *pointers, floor, 256) == 256 and time.perf_counter() < deadline:
+    while library.gfviz_swap(len(c), *arrays, floor, 256) == 256 and time.perf_counter() < deadline:
         continue
     return found.astype(np.int64)
 

@@ -147,10 +147,6 @@ class QuadraticDual:
         return QuadraticDual(self.bound + float(self.leader[i, j]), leader, quadratic, self.error, True, self.sweeps)
 
 
-def _pointer(array: np.ndarray) -> ctypes.c_void_p:
-    return ctypes.c_void_p(array.ctypes.data)
-
-
 def solve(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(u, v, match) of a square assignment problem: cost >= u_i + v_j, equal on the matching. O(n³)."""
     solved = solve_compiled(cost)
@@ -168,8 +164,8 @@ def _sweep(quadratic: np.ndarray, leader: np.ndarray, share: float, held: bool) 
     n = len(leader)
     work, links = np.empty(n**2 + 6 * n), np.empty(4 * n, dtype=np.int32)
     part = ctypes.c_double(share)
-    arrays = [_pointer(x) for x in (work, links)]
-    return float(library.gfviz_dual_sweep(n, _pointer(quadratic), _pointer(leader), part, int(held), *arrays))
+    at, linear, *room = native.pointers(quadratic, leader, work, links)
+    return float(library.gfviz_dual_sweep(n, at, linear, part, int(held), *room))
 
 
 def _extrapolate(now: np.ndarray, before: np.ndarray, pace: float) -> None:
@@ -180,7 +176,7 @@ def _extrapolate(now: np.ndarray, before: np.ndarray, pace: float) -> None:
         now += pace * (now - before)
         before[...] = old
         return
-    library.gfviz_extrapolate(ctypes.c_size_t(now.size), _pointer(now), _pointer(before), ctypes.c_double(pace))
+    library.gfviz_extrapolate(ctypes.c_size_t(now.size), *native.pointers(now, before), ctypes.c_double(pace))
 
 
 def sweep_twin(quadratic: np.ndarray, leader: np.ndarray, share: float, held: bool = True) -> float:

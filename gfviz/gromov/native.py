@@ -1,4 +1,4 @@
-"""The C file of this package, compiled once for this machine; None where that cannot be (`gfviz.kernels.compiled`).
+"""The C files of this package, compiled once for this machine; None where that cannot be (`gfviz.kernels.compiled`).
 
 Everything in it has a Python twin that gives valid bounds too, only slower: nothing depends on a compiler.
 Measured (n = 64, one core): a sweep of the dual ascent 0.2 s in C against 3 s with scipy's assignments.
@@ -10,24 +10,34 @@ import ctypes
 import functools
 from pathlib import Path
 
+import numpy as np
+
 from gfviz.kernels.compiled import load_compiled
 
-_SOURCE = Path(__file__).with_name("kernel.c")
+_SOURCES = tuple(Path(__file__).with_name(f"{name}.c") for name in ("assign", "dual", "rows", "search"))
+_HEADERS = (Path(__file__).with_name("vectors.h"),)
 # No fused multiply-add and no reordering of sums: they are the same on every machine that compiles this.
 _FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
+
+
+def pointers(*arrays: np.ndarray) -> list[ctypes.c_void_p]:
+    """Where the arrays begin. They must be contiguous, of the type that the C function reads, and outlive the call."""
+    return [ctypes.c_void_p(array.ctypes.data) for array in arrays]
 
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The compiled kernels, or None (no compiler, no private cache folder, another platform, GFVIZ_NO_COMPILE=1)."""
-    loaded = load_compiled(_SOURCE, _FLAGS)
+    loaded = load_compiled(_SOURCES, _FLAGS, _HEADERS)
     if loaded is None:
         return None
     loaded.gfviz_assign.restype = ctypes.c_double
     loaded.gfviz_dual_sweep.restype = ctypes.c_double
     loaded.gfviz_swap.restype = ctypes.c_int
     loaded.gfviz_cycles.restype = ctypes.c_int
-    loaded.gfviz_resort.restype = None
+    loaded.gfviz_assign_from.restype = ctypes.c_double
+    loaded.gfviz_skew_rows.restype = None
+    loaded.gfviz_skew_solve.restype = ctypes.c_double
     loaded.gfviz_extrapolate.restype = None
     loaded.gfviz_row_correlations.restype = None
     return loaded

@@ -61,23 +61,28 @@ class ProjectedProgram:
         self._linear = 2.0 * (a.centred_means[:, None] - b.centred_means[None, :]) ** 2
         self._root = np.sqrt(np.multiply.outer(a.weights, b.weights))
         self.coupling = np.multiply.outer(a.weights, b.weights)
+        self._prices = np.zeros(b.n)
 
     def _turned(self, coupling: np.ndarray) -> np.ndarray:
         return self._u.T @ (coupling / self._root) @ self._w
 
-    def descend(self, steps: int, target: float, deadline: float = np.inf) -> Plan:
-        """At least one and up to `steps` Frank–Wolfe steps, fewer where the bound reaches `target`: the last vertex."""
+    def descend(self, steps: int, target: float, deadline: float = np.inf, floor: float = -np.inf) -> Plan:
+        """At least one and up to `steps` Frank–Wolfe steps: the last vertex.
+
+        Fewer where the bound reaches `target`, or where the program's own value is down at `floor`: no bound that these
+        steps could still give lies above that value.
+        """
         problem, q = self.problem, self._q
         turned = self._turned(self.coupling)
         for _ in range(max(1, steps)):
             weighted = q * turned
             slope = 2.0 * (self._u @ weighted @ self._w.T) / self._root + self._linear
             low = float(slope.min())
-            vertex, least = cheapest(slope - low, problem.a.weights, problem.b.weights, problem.square)
+            vertex, least = cheapest(slope - low, problem.a.weights, problem.b.weights, problem.square, self._prices)
             value = float(np.vdot(weighted, turned) + np.vdot(self._linear, self.coupling))
             fall = float(np.vdot(slope, self.coupling)) - (least + low)
             self.bound = max(self.bound, self._constant + value - fall)
-            if self.bound >= target or time.perf_counter() > deadline:
+            if self.bound >= target or self._constant + value <= floor or time.perf_counter() > deadline:
                 break
             step = -self.coupling
             step[vertex.rows, vertex.cols] += vertex.mass

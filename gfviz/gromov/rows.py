@@ -6,8 +6,6 @@ correlation is a product of sorted rows: all n·m of them are one matrix product
 
 from __future__ import annotations
 
-import ctypes
-
 import numpy as np
 
 from gfviz.gromov import native
@@ -106,7 +104,7 @@ def row_correlations(problem: Problem, exact: bool = False) -> np.ndarray:
     if library is not None and float(a.n) * b.n * (a.n + b.n) <= (EXACT_STEPS if exact else QUICK_STEPS):
         found = np.empty((a.n, b.n))
         arrays = [*_followed(*sorted_rows(a.dense, a.weights)), *_followed(*sorted_rows(b.dense, b.weights)), found]
-        library.gfviz_row_correlations(a.n, b.n, *[ctypes.c_void_p(x.ctypes.data) for x in arrays])
+        library.gfviz_row_correlations(a.n, b.n, *native.pointers(*arrays))
         return found
     edges = cell_edges(CELLS)
     (mean_a, dev_a), (mean_b, dev_b) = (quantile_cells(x.dense, x.weights, edges) for x in (a, b))

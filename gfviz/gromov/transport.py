@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import time
 from dataclasses import dataclass
 
@@ -92,12 +91,13 @@ def _steps(x: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return x[order], ends
 
 
-def assignment(cost: np.ndarray) -> np.ndarray:
+def assignment(cost: np.ndarray, prices: np.ndarray | None = None) -> np.ndarray:
     """Column of each row in a cheapest perfect matching of a square cost matrix (Jonker–Volgenant). O(n³).
 
-    Compiled where there is a compiler (`gfviz bench gw` has it beside scipy, lapx and POT), else scipy's.
+    `prices` as in `solve_compiled`: each of a sequence of like problems then takes half the time. Compiled where there
+    is a compiler (`gfviz bench gw` has it beside scipy, lapx and POT), else scipy's.
     """
-    solved = solve_compiled(cost)
+    solved = solve_compiled(cost, prices)
     if solved is not None:
         return solved[2]
     from scipy.optimize import linear_sum_assignment  # here, because importing it takes a third of a second
@@ -128,16 +128,21 @@ def monotone_assignment(cost: np.ndarray, rows: np.ndarray, cols: np.ndarray) ->
     return match
 
 
-def solve_compiled(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """(u, v, match) of a square assignment problem: cost >= u_i + v_j, equal on the matching; None if not compiled."""
+def solve_compiled(
+    cost: np.ndarray, prices: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """(u, v, match) of a square assignment problem: cost >= u_i + v_j, equal on the matching; None if not compiled.
+
+    `prices` [n]: v of a problem like this one, to start from; changed in place to this one's.
+    """
     library = native.library()
     if library is None:
         return None
     n = len(cost)
     cost = np.ascontiguousarray(cost, dtype=np.float64)
-    u, v, match = np.empty(n), np.empty(n), np.empty(n, dtype=np.int32)
-    work, links = np.empty(4 * n), np.empty(3 * n, dtype=np.int32)
-    library.gfviz_assign(n, *[ctypes.c_void_p(x.ctypes.data) for x in (cost, u, v, match, work, links)])
+    u, v, match = np.empty(n), np.zeros(n) if prices is None else prices, np.empty(n, dtype=np.int32)
+    work, links = np.empty(10 * n), np.empty(3 * n, dtype=np.int32)
+    library.gfviz_assign_from(n, *native.pointers(cost, u, v, match, work, links))
     return u, v, match.astype(np.int64)
 
 
@@ -176,9 +181,11 @@ def transport(cost: np.ndarray, p: np.ndarray, q: np.ndarray) -> tuple[Plan, flo
     return plan, float(p @ u + q @ v)
 
 
-def cheapest(cost: np.ndarray, p: np.ndarray, q: np.ndarray, uniform_square: bool) -> tuple[Plan, float]:
+def cheapest(
+    cost: np.ndarray, p: np.ndarray, q: np.ndarray, uniform_square: bool, prices: np.ndarray | None = None
+) -> tuple[Plan, float]:
     """`assignment` where weights are uniform and the matrix square, `transport` elsewhere: (plan, lower bound)."""
     if uniform_square:
-        match = assignment(cost)
+        match = assignment(cost, prices)
         return Plan.permutation(match), float(cost[np.arange(len(match)), match].mean())
     return transport(cost, p, q)

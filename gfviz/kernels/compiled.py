@@ -22,30 +22,32 @@ from pathlib import Path
 FORBID = "GFVIZ_NO_COMPILE"
 
 
-def load_compiled(source: Path, flags: tuple[str, ...]) -> ctypes.CDLL | None:
-    """The library that `source` compiles to under `flags`, built if need be; None where it cannot be had.
+def load_compiled(
+    sources: tuple[Path, ...], flags: tuple[str, ...], headers: tuple[Path, ...] = ()
+) -> ctypes.CDLL | None:
+    """The library that `sources` of one folder compile to under `flags`, built if need be; None where it cannot be had.
 
-    Built once for each source, flags, compiler and processor. Costs a second or so then, milliseconds later; the caller
-    sets the signatures and checks a small case.
+    Built once for each set of sources and of the `headers` they include, flags, compiler and processor. Costs a second
+    or so then, milliseconds later; the caller sets the signatures and checks a small case.
 
     >>> import tempfile, pathlib
-    >>> load_compiled(pathlib.Path(tempfile.mkdtemp()) / "missing.c", ()) is None
+    >>> load_compiled((pathlib.Path(tempfile.mkdtemp()) / "missing.c",), ()) is None
     True
     """
-    return None if os.environ.get(FORBID, "0") not in ("", "0") else _load(source, flags)
+    return None if os.environ.get(FORBID, "0") not in ("", "0") else _load(sources, flags, headers)
 
 
 @lru_cache(maxsize=8)
-def _load(source: Path, flags: tuple[str, ...]) -> ctypes.CDLL | None:
+def _load(sources: tuple[Path, ...], flags: tuple[str, ...], headers: tuple[Path, ...]) -> ctypes.CDLL | None:
     # Whatever goes wrong here (no compiler, full disk, read-only home, odd processor), the twin's answer is as right.
     try:
         compiler = next((found for found in map(shutil.which, ("cc", "gcc", "clang")) if found), None)
         folder = cache_folder()
         if compiler is None or folder is None:
             return None
-        target = folder / f"{source.parent.name}-{_fingerprint(source, flags, compiler)}.so"
+        target = folder / f"{sources[0].parent.name}-{_fingerprint((*sources, *headers), flags, compiler)}.so"
         if not _is_ours(target, stat.S_ISREG):
-            _compile(source, flags, compiler, target)
+            _compile(sources, flags, compiler, target)
         return ctypes.CDLL(str(target)) if _is_ours(target, stat.S_ISREG) else None
     except (OSError, subprocess.SubprocessError):
         return None
@@ -77,11 +79,12 @@ def _is_ours(path: Path, is_kind: Callable[[int], bool]) -> bool:
     return is_kind(found.st_mode) and found.st_uid == os.getuid() and not writable_by_others
 
 
-def _fingerprint(source: Path, flags: tuple[str, ...], compiler: str) -> str:
-    """Hash of all that the machine code depends on: source, flags, compiler, processor."""
+def _fingerprint(texts: tuple[Path, ...], flags: tuple[str, ...], compiler: str) -> str:
+    """Hash of all that the machine code depends on: sources and headers, flags, compiler, processor."""
     version = subprocess.run([compiler, "--version"], capture_output=True, timeout=20, check=True).stdout
-    digest = hashlib.sha256(source.read_bytes())
-    for part in (" ".join(flags).encode(), os.path.realpath(compiler).encode(), version, _processor()):
+    digest = hashlib.sha256()
+    code = [text.read_bytes() for text in texts]
+    for part in (*code, " ".join(flags).encode(), os.path.realpath(compiler).encode(), version, _processor()):
         digest.update(b"\0" + part)
     return digest.hexdigest()[:32]
 
@@ -95,11 +98,11 @@ def _processor() -> bytes:
     return f"{platform.platform()} {platform.processor()}".encode()
 
 
-def _compile(source: Path, flags: tuple[str, ...], compiler: str, target: Path) -> None:
+def _compile(sources: tuple[Path, ...], flags: tuple[str, ...], compiler: str, target: Path) -> None:
     handle, name = tempfile.mkstemp(prefix=".build-", suffix=".so", dir=target.parent)
     os.close(handle)
     try:
-        command = [compiler, *flags, "-fPIC", "-shared", "-o", name, str(source), "-lm"]
+        command = [compiler, *flags, "-fPIC", "-shared", "-o", name, *map(str, sources), "-lm"]
         subprocess.run(command, capture_output=True, timeout=120, check=True, stdin=subprocess.DEVNULL)
         os.chmod(name, 0o700)
         os.replace(name, target)

@@ -117,7 +117,7 @@ def _loaded() -> ctypes.CDLL:
 
 def library() -> ctypes.CDLL | None:
     """The compiled library; None where it is forbidden, cannot be had, or gets a small case wrong."""
-    code = load_compiled(_SOURCE, _FLAGS)
+    code = load_compiled((_SOURCE,), _FLAGS)
     return code if code is not None and _is_right(code) else None
 
 

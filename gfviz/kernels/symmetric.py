@@ -44,7 +44,7 @@ def symmetric_means(matrix: np.ndarray, weights: np.ndarray) -> np.ndarray | Non
 @lru_cache(maxsize=1)
 def library() -> ctypes.CDLL | None:
     """The compiled form; None where it is forbidden, cannot be had, or gets a small case wrong."""
-    code = load_compiled(_SOURCE, _FLAGS)
+    code = load_compiled((_SOURCE,), _FLAGS)
     if code is None:
         return None
     function = code.gfviz_symmetric_means

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 import gfviz.gromov as gw
-from gfviz.gromov import ascent, branch, couplings, dual, enumeration, native
+from gfviz.gromov import ascent, branch, couplings, dual, enumeration, native, transport
 from gfviz.gromov.problem import Problem
 from tests.gromov import families as fam
 
@@ -231,6 +231,63 @@ def test_compiled_kernels_equal_their_twins() -> None:
             assert (cost - u[:, None] - v[None, :]).min() >= -1e-12
     c, d, start = fam.psd(15, rng), fam.psd(15, rng), rng.permutation(15)
     assert np.array_equal(couplings.swap(c, d, start), couplings.swap_match(c, d, start))
+
+
+@pytest.mark.skipif(native.library() is None, reason="no C compiler: prices are not used")
+@settings(max_examples=40, deadline=None)
+@given(seed=SEEDS, n=st.integers(1, 40), kind=st.sampled_from(["any", "ties", "monge", "constant"]))
+def test_an_assignment_from_any_prices_is_a_cheapest_one(seed: int, n: int, kind: str) -> None:
+    rng = np.random.default_rng(seed)
+    cost = rng.standard_normal((n, n))
+    if kind == "ties":
+        cost = np.round(cost)
+    elif kind == "monge":
+        x, y = rng.standard_normal(n), rng.standard_normal(n)
+        cost = (x[:, None] - y[None, :]) ** 2
+    elif kind == "constant":
+        cost[...] = cost[0, 0]
+    prices = rng.standard_normal(n) * 10.0 ** rng.integers(-3, 3)
+    for change in (0.0, 0.0, 0.3):  # from nowhere, from its own prices, from those of a problem like it
+        cost = cost + change * rng.standard_normal((n, n))
+        u, v, match = transport.solve_compiled(cost, prices)
+        rows, cols = linear_sum_assignment(cost)
+        least = cost[rows, cols].sum()
+        assert np.array_equal(np.sort(match), np.arange(n))
+        assert cost[rows, match].sum() == pytest.approx(least, abs=1e-10 * n)
+        assert u.sum() + v.sum() == pytest.approx(least, abs=1e-10 * n)
+        assert (cost - u[:, None] - v[None, :]).min() >= -1e-10
+        assert v is prices
+
+
+@pytest.mark.skipif(native.library() is None, reason="no C compiler: the twin is all there is")
+@pytest.mark.parametrize("held", [True, False])
+@pytest.mark.parametrize("n", [1, 2, 5, 24])
+def test_a_compiled_step_of_the_ascent_equals_its_twin(n: int, held: bool) -> None:
+    rng = np.random.default_rng(n)
+    c, d = fam.psd(n, rng), fam.psd(n, rng)
+    climb = ascent.SkewDual.at_zero(c, d, held)
+    for _ in range(4):
+        skew, shift = rng.standard_normal((n, n)), rng.standard_normal(n)
+        skew = skew - skew.T
+        value, slope, shift_slope, match = climb.evaluate(skew, shift)
+        twin = climb.evaluate_twin(skew, shift)
+        assert value == pytest.approx(twin[0], rel=1e-12)
+        assert np.array_equal(match, twin[3])
+        np.testing.assert_allclose(slope, twin[1], atol=1e-12)
+        np.testing.assert_allclose(shift_slope, twin[2], atol=1e-12 * n)
+
+
+def test_an_ascent_that_gains_nothing_ends_early() -> None:
+    rng = np.random.default_rng(0)
+    c, d = ((rng.random((20, 20)) < 0.5).astype(float) for _ in range(2))
+    c, d = np.triu(c, 1) + np.triu(c, 1).T, np.triu(d, 1) + np.triu(d, 1).T
+    climb = ascent.SkewDual.at_zero(c, d, held=False)
+    values = []
+    evaluate = climb.evaluate
+    climb.evaluate = lambda *at: values.append(evaluate(*at)) or values[-1]  # type: ignore[method-assign, func-returns-value]
+    climb.ascend(48, 1e6)
+    assert len(values) == ascent._HOPELESS
+    assert max(value[0] for value in values) == values[0][0] == climb.value
 
 
 def test_everything_holds_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:

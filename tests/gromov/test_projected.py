@@ -66,3 +66,23 @@ def test_it_stays_below_the_best_permutation(seed: int, n: int) -> None:
     program.descend(200, np.inf)
     truth = problem.power(fam.brute_force(c, d))
     assert program.bound <= truth + problem.margin
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=SEEDS, n=st.integers(3, 8))
+def test_it_ends_at_a_floor_that_no_later_step_could_pass(seed: int, n: int) -> None:
+    rng = np.random.default_rng(seed)
+    problem = Problem(fam.psd(n, rng), fam.psd(n + 1, rng))
+    whole = ProjectedProgram(problem)
+    whole.descend(2000, np.inf)
+    floor = whole.bound + 1e-3 * max(abs(whole.bound), 1.0)
+    cut, steps, moved = ProjectedProgram(problem), 0, np.inf
+    while steps < 500:
+        before = cut.coupling.copy()
+        cut.descend(1, np.inf, floor=floor)
+        moved = float(np.abs(cut.coupling - before).max())
+        if moved == 0.0:
+            break
+        steps += 1
+    assert steps < 500
+    assert cut.bound <= whole.bound + 1e-9
