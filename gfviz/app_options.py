@@ -54,14 +54,14 @@ def app_command(
 
     >>> from pathlib import Path
     >>> [Path(part).name for part in app_command("runs")[1:4]]
-    ['serve.py', 'run', 'main.py']
+    ['serve.py', 'run', 'server.py']
     """
     if port is not None and not 1 <= port <= 65535:
         raise GfvizError(f"port = {port}: choose one of 1 to 65535")
     options = {**OPTIONS, "server.headless": not browser}
     if port is not None:
         options["server.port"] = port
-    command = [sys.executable, str(app_dir() / "serve.py"), "run", str(app_dir() / "main.py")]
+    command = [sys.executable, str(app_dir() / "serve.py"), "run", str(app_dir() / "server.py")]
     for name, value in options.items():
         # Streamlit takes a list as a repeated flag.
         for item in value if isinstance(value, list) else [value]:

@@ -1,23 +1,33 @@
-"""The graph canvas as a Streamlit component: the built script is passed inline, so that a wheel needs no manifest."""
+"""The graph canvas as a Streamlit component, without the manifest that Streamlit wants in a wheel.
+
+Under `server.py` the built script has an address of its own, and Streamlit is given one line that fetches it: the
+browser has it before the page asks for it and keeps it compiled. Elsewhere the whole script is passed inline.
+"""
 
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
-BUILD = Path(__file__).resolve().parent.parent / "canvas" / "build"
+from gfvizui.assets import BUILD, Assets, address_of
+
+
+def script(name: str) -> str:
+    """The script of a component: one that fetches the built `name`.js, or the built file itself."""
+    if not Assets.served:
+        return (BUILD / f"{name}.js").read_text(encoding="utf-8")
+    # Streamlit runs it from a blob, in which an address needs its host.
+    return f"""const {{ default: render }} = await import(new URL("{address_of(name)}", document.baseURI));
+export default render;
+"""
 
 
 @cache
 def _component():
-    return st.components.v2.component(
-        "gfviz_canvas",
-        js=(BUILD / "canvas.js").read_text(encoding="utf-8"),
-        css=(BUILD / "canvas.css").read_text(encoding="utf-8"),
-    )
+    css = (BUILD / "canvas.css").read_text(encoding="utf-8")
+    return st.components.v2.component("gfviz_canvas", js=script("canvas"), css=css)
 
 
 def graph_canvas(

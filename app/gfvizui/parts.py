@@ -13,7 +13,7 @@ import streamlit as st
 from gfviz.errors import GfvizError
 from gfviz.figures import Context
 from gfviz.graph import CoactivationGraph
-from gfvizui import cached
+from gfvizui import cached, warming
 from gfvizui.places import GraphFile, find_graphs, graphs_root, runs_root
 
 _MARKS = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~$:&])")
@@ -21,10 +21,13 @@ _MARKS = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~$:&])")
 
 def page(draw: Callable[[], None]) -> None:
     """Run a page; bad input becomes one line on it instead of a traceback."""
+    warming.touch()
     try:
         draw()
     except GfvizError as error:
         st.error(plain(str(error)), icon=":material/error:")
+    finally:
+        warming.touch()
 
 
 def plain(text: str) -> str:
