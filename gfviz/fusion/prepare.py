@@ -1,6 +1,6 @@
 """From a configuration to everything that training needs: models loaded, examples encoded, losses chosen."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -38,7 +38,8 @@ class Coverage:
 @dataclass
 class Prepared:
     """What a session trains on; `trained` is the pivot, or the pivot with adapters; `dropped` examples
-    were longer than allowed."""
+    were longer than allowed; `encode` makes training examples of other texts in the same way (see `encode_examples`).
+    """
 
     config: FusionConfig
     pivot: LoadedModel
@@ -51,6 +52,7 @@ class Prepared:
     evaluation: list[Example]
     k: int
     dropped: int
+    encode: Callable[[Sequence[Example]], list[TrainingExample]]
     coverage: dict[str, Coverage] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -94,9 +96,13 @@ def prepare(config: FusionConfig, train: Sequence[Example], evaluation: Sequence
     facts = {
         "vocabularies": {"pivot": encoder.vocabulary.identity} | {n: e.vocabulary.identity for n, e in encoders.items()}
     }
+
+    def encode(examples: Sequence[Example]) -> list[TrainingExample]:
+        return _encode(config, examples, encoder, encoders, limit)[0]
+
     return Prepared(
-        config, pivot, trained, encoder, objective, collator, encoded, probe, list(evaluation), k, dropped, coverage,
-        facts,
+        config, pivot, trained, encoder, objective, collator, encoded, probe, list(evaluation), k, dropped, encode,
+        coverage, facts,
     )  # fmt: skip
 
 

@@ -85,6 +85,20 @@ def test_list_of_cells_holds_every_rival():
         assert not set(size.seeds) & set(size.fresh)
     labels = {REGIMES[cell.regime].labels for cell in planned_cells(SIZES["cpu"], 1)}
     assert labels == {"clean", "noisy"}
+    cpu = SIZES["cpu"]
+    assert planned_cells(cpu)[: len(planned_cells(cpu, len(cpu.tiers)))] == planned_cells(cpu, len(cpu.tiers))
+    attempted = {(cell.regime, cell.method) for cell in planned_cells(cpu)} - {
+        (cell.regime, cell.method) for cell in planned_cells(cpu, len(cpu.tiers))
+    }
+    for regime, name in attempted:
+        if METHODS[name].ours:
+            rivals = (*METHODS[name].controls, METHODS[name].without)
+            assert {(cell.regime, cell.method) for cell in planned_cells(cpu)} >= {(regime, r) for r in rivals}
+    assert cpu.within(REGIMES["few-clean"]) == cpu
+    assert cpu.young is not None
+    assert cpu.within(REGIMES["young-clean"]).pivot.steps == cpu.young.pivot.steps < cpu.pivot.steps
+    with pytest.raises(GfvizError, match="no young pivot"):
+        SIZES["gpu"].within(REGIMES["young-clean"])
     assert len({cell.key for cell in planned_cells(SIZES["cpu"])}) == len(planned_cells(SIZES["cpu"]))
     assert all(len(size.seeds) >= 5 for size in SIZES.values() if size.evidence)
     with pytest.raises(GfvizError, match="smoke, cpu, gpu"):

@@ -11,11 +11,11 @@ from gfviz.errors import GfvizError
 from gfviz.fusion.trainer import FusionTrainer
 from gfviz.study.fusion import keep_results, results, shipped_fusion_results
 from gfviz.study.fusion.commands import print_plan, study_command
-from gfviz.study.fusion.data import ensure_group
-from gfviz.study.fusion.loop import make_streams, training_losses
+from gfviz.study.fusion.data import answers_of, ensure_group
+from gfviz.study.fusion.loop import batches, make_streams, training_losses
 from gfviz.study.fusion.models import test_examples as held_out
 from gfviz.study.fusion.pages import write_report
-from gfviz.study.fusion.plan import METHODS, REGIMES, SIZES
+from gfviz.study.fusion.plan import METHODS, REGIMES, SIZES, Young
 from gfviz.study.fusion.runner import COLUMNS, run_fusion_study
 
 SMALL = {"width": 16, "layers": 1, "heads": 2, "inner": 32, "steps": 4, "copying": 2, "batch": 8, "examples": 12}
@@ -29,6 +29,7 @@ def tiny(name, **changes):
         for part in ("pivot", "teacher", "twin")
     }
     numbers = {"labelled": 3, "few": 2, "unlabelled": 2, "tests": 3, "steps": 3, "batch": 4, "k": 8, "longest": 2}
+    numbers |= {"attempts": (), "young": None}
     return replace(size, **{"context": 192, **models, **numbers, "seeds": (0, 1), "fresh": (50, 51), **changes})
 
 
@@ -134,7 +135,7 @@ class _Closing(TrainerCallback):
         self.trainer.meter.close_step(state.global_step)
 
 
-@pytest.mark.parametrize("method", ["gld-anchored", "uld+gld-spectral", "gld-sorted one-hot"])
+@pytest.mark.parametrize("method", ["gld-anchored", "uld+gld-spectral", "gld-sorted one-hot", "gld-anchored-t2"])
 def test_the_lean_loop_has_the_losses_of_the_trainer(study, tmp_path, method):
     out, size, _ = study
     regime = REGIMES["unsure-noisy"]
@@ -153,13 +154,60 @@ def test_the_lean_loop_has_the_losses_of_the_trainer(study, tmp_path, method):
     )  # fmt: skip
     trainer = FusionTrainer(
         prepared.trained, arguments, prepared.objective, prepared.train, prepared.collator, prepared.k,
-        callbacks=[closing],
+        METHODS[method].temperature, callbacks=[closing],
     )  # fmt: skip
     closing.trainer = trainer
     trainer.train()
     expected = [values["loss/total"] for _, values in trainer.meter.read(lambda values: values)]
     assert losses[0] != pytest.approx(losses[-1], rel=1e-2)
     assert losses == pytest.approx(expected, rel=2e-5)
+
+
+def test_attempts_run_after_the_list_and_have_a_pivot_of_their_own(tmp_path):
+    names = ("gld-anchored", "sft", "gld-anchored-t2 shuffled", "gld-anchored-renewed", "gld-anchored-renewed one-hot")
+    young = Young(replace(SIZES["cpu"].pivot, **{**SMALL, "steps": 1}), 3, 1e-3)
+    size = tiny(
+        "cpu", families=SIZES["cpu"].families[:2], seeds=(0,), fresh=(50,), again=(50,), finalists=0,
+        tiers=((("sft",), ("sure-clean",)),), attempts=((names, ("young-clean",)),), young=young,
+    )  # fmt: skip
+    told = []
+    result = run_fusion_study(tmp_path, size, progress=lambda done, total, text: told.append(text))
+    made = [text for text in told if text.startswith("study-")]
+    assert [text.startswith("study-sure-clean") for text in made] == [True] * 2 + [False] * 6
+    assert result.done == result.planned == 8
+    assert {f"young-{stage}" for stage in ("study", "confirm")} < {
+        path.name for path in (tmp_path / "models").iterdir()
+    }
+    data = tmp_path / "data" / "study-young-clean-000"
+    assert sorted(path.name for path in data.iterdir() if path.is_dir()) == ["teacher", "teacher-t2"]
+    # Two labelled and three unlabelled prompts of either family.
+    assert len((data / "distilled.jsonl").read_text().splitlines()) == 10
+    assert len(result.models) == 6
+
+
+def test_renewed_texts_are_what_the_pivot_writes_when_their_turn_comes(study):
+    out, size, _ = study
+    regime, method = REGIMES["few-clean"], replace(METHODS["gld-anchored-renewed"], renew=2)
+    data = ensure_group(out, size, regime, "study", 3, "cpu", [method])
+    _, stream = make_streams(size, regime, method, 3, out / "models" / "pivot-study", data)
+    model, loaded = stream.prepared.trained, stream.prepared.pivot
+    before = [batch["student"]["input_ids"] for batch, _ in zip(batches(replace(stream, renew=0), 3, model), range(4))]
+    found = batches(stream, 3, model)
+    own = [next(found)["student"]["input_ids"] for _ in range(2)]
+    # The pivot is the one that wrote the first texts, in the same order.
+    assert all(torch.equal(a, b) for a, b in zip(own, before))
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.3 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)))
+    batch = next(found)
+    assert model.training
+    written = {example.prompt: example.answer for example in answers_of(loaded, data.distilled, size)}
+    assert any(written[example.prompt] != example.answer for example in data.distilled)
+    read = loaded.tokenizer.batch_decode(batch["student"]["input_ids"], skip_special_tokens=True)
+    known = {f"{prompt}{answer}" for prompt, answer in written.items()}
+    assert all(any(text.strip() == whole.strip() for whole in known) for text in read)
+    with pytest.raises(GfvizError, match="the regime sure-clean has none"):
+        make_streams(size, REGIMES["sure-clean"], method, 3, out / "models" / "pivot-study", data)
 
 
 def test_what_ships_reads_back(study, tmp_path, monkeypatch):

@@ -31,8 +31,9 @@ def print_plan(size: str) -> None:
         )
     if found.again:
         messages().print(
-            "After all tiers, of each kind of labels without a confirmed one: the structure loss with the smallest p "
-            f"among those that beat all, in the same way, on the seeds {', '.join(map(str, found.again))}.",
+            "After all tiers, and once more after the attempts, of each kind of labels without a confirmed one: the "
+            "structure loss with the smallest p among those that beat all, in the same way, on the seeds "
+            f"{', '.join(map(str, found.again))}.",
             soft_wrap=True,
         )
 

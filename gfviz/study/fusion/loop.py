@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from gfviz.errors import GfvizError
 from gfviz.fusion.config import FusionConfig, parse_config
 from gfviz.fusion.data import Example
 from gfviz.fusion.evaluation import EvaluationReport, evaluate_loaded
 from gfviz.fusion.prepare import Prepared, move_model, prepare
 from gfviz.fusion.teachers import answer_signal, forward_arguments, window_logits
-from gfviz.study.fusion.data import SIGNAL_DTYPE, GroupData
+from gfviz.study.fusion.data import SIGNAL_DTYPE, GroupData, answers_of, cache_name
 from gfviz.study.fusion.plan import Method, Regime, StudySize
 
 # Teachers' names in a run's configuration.
@@ -29,11 +31,18 @@ TEACHER = "teacher"
 
 @dataclass(frozen=True)
 class Stream:
-    """Examples with their objective; `share` of the loss, `size` examples of each step."""
+    """Examples with their objective; `share` of the loss, `size` examples of each step.
+
+    renew: after so many batches the pivot answers the prompts of the coming ones anew (0: never), `texts` are those
+    prompts; plan: how long its answers may be.
+    """
 
     prepared: Prepared
     share: float
     size: int
+    renew: int = 0
+    texts: Sequence[Example] = ()
+    plan: StudySize | None = None
 
 
 @dataclass(frozen=True)
@@ -74,18 +83,24 @@ def run_method(
 def make_streams(
     size: StudySize, regime: Regime, method: Method, seed: int, pivot: Path, data: GroupData
 ) -> list[Stream]:
-    """The parts of a method's loss: (1 − λ)·SFT on the labels, λ·(the teacher's part), on one set of texts or two."""
+    """The parts of a method's loss: (1 − λ)·SFT on the labels, λ·(the teacher's part), on one set of texts or two.
+
+    Raises `GfvizError` for a method that renews its texts in a regime whose texts are all labelled.
+    """
+    if method.renew and not regime.few:
+        raise GfvizError(f"{method.name} renews the pivot's own answers: the regime {regime.name} has none")
     if method.kind == "distil" and not regime.few:
         both = prepare(_config(size, method, seed, pivot, data, method.lam), data.distilled, [])
         return [Stream(both, 1.0, size.batch)]
     plain = prepare(_config(size, method, seed, pivot, None, 0.0), data.labelled, [])
     if method.kind in ("pivot", "sft"):
         return [Stream(plain, 1.0, size.batch)]
+    labels = Stream(plain, 1 - method.lam, size.batch)
     if method.kind == "answers":
         other = prepare(_config(size, method, seed, pivot, None, 0.0), data.answered, [])
-    else:
-        other = prepare(_config(size, method, seed, pivot, data, 1.0), data.distilled, [])
-    return [Stream(plain, 1 - method.lam, size.batch), Stream(other, method.lam, size.batch)]
+        return [labels, Stream(other, method.lam, size.batch)]
+    other = prepare(_config(size, method, seed, pivot, data, 1.0), data.distilled, [])
+    return [labels, Stream(other, method.lam, size.batch, method.renew, data.distilled, size)]
 
 
 def _config(
@@ -94,13 +109,15 @@ def _config(
     side = "twin" if method.twin else "teacher"
     teachers: list[dict[str, Any]] = []
     if data is not None:
-        files = {"model": str(data.models[side]), "cache": str(data.caches[side])}
+        files = {"model": str(data.models[side])}
+        if not method.renew:
+            files["cache"] = str(data.caches[cache_name(method)])
         teachers = [{"name": TEACHER, **files, "control": method.control}]
     return parse_config({
         "name": "study", "seed": seed, "pivot": {"model": str(pivot)}, "teachers": teachers,
         "loss": {
             "lambda": lam, "token": method.token, "structure": method.structure, "beta": method.beta, "k": size.k,
-            "signal_dtype": SIGNAL_DTYPE,
+            "signal_dtype": SIGNAL_DTYPE, "temperature": method.temperature,
         },
         "training": {"steps": size.steps, "batch_size": size.batch, "learning_rate": size.rate, "device": "cpu"},
     })  # fmt: skip
@@ -120,7 +137,7 @@ def training_losses(
     accepts = forward_arguments(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0, fused=True)
     schedule = get_scheduler("cosine", optimizer, num_warmup_steps=0, num_training_steps=steps)
-    orders = [batches(stream, seed) for stream in streams]
+    orders = [batches(stream, seed, model) for stream in streams]
     for step in range(steps):
         total = torch.zeros((), device=device)
         for stream, order in zip(streams, orders):
@@ -135,23 +152,46 @@ def training_losses(
 
 
 def stream_loss(model: Any, stream: Stream, batch: dict[str, Any], progress: float, accepts: frozenset[str]) -> Tensor:
-    """The objective over one batch, as `FusionTrainer.compute_loss` has it on one process at temperature 1."""
-    objective = stream.prepared.objective
+    """The objective over one batch, as `FusionTrainer.compute_loss` has it on one process."""
+    objective, heat = stream.prepared.objective, stream.prepared.config.loss.temperature
     logits = window_logits(model, batch["student"], accepts)
-    found = answer_signal(logits, batch["student"], stream.prepared.k)
-    return objective(found, found.token_log_prob, logits, batch, objective.counts([batch]), progress).total
+    found = answer_signal(logits, batch["student"], stream.prepared.k, heat)
+    # SFT is at temperature 1, whatever the teacher is compared at.
+    plain = found if heat == 1 else answer_signal(logits, batch["student"], 1)
+    scaled = logits if heat == 1 else logits / heat
+    return objective(found, plain.token_log_prob, scaled, batch, objective.counts([batch]), progress).total
 
 
-def batches(stream: Stream, seed: int) -> Iterator[dict[str, Any]]:
-    """Batches for ever, in a new order each epoch; the last short batch of an epoch is filled from the next."""
+def batches(stream: Stream, seed: int, model: Any) -> Iterator[dict[str, Any]]:
+    """Batches for ever; where the stream renews its texts, each is in the words that `model` has when its turn comes.
+
+    Cost of a renewal: a greedy answer to each prompt of the coming `renew` batches, and the teacher's forward passes.
+    """
+    prepared = stream.prepared
+    turns = _places(len(prepared.train), stream.size, seed)
+    while not stream.renew:
+        yield prepared.collator([prepared.train[place] for place in next(turns)])
+    assert stream.plan is not None
+    while True:
+        ahead = [next(turns) for _ in range(stream.renew)]
+        wanted = sorted(set(chain.from_iterable(ahead)))
+        own = replace(prepared.pivot, model=model)
+        written = answers_of(own, [stream.texts[place] for place in wanted], stream.plan)
+        model.train()
+        fresh = dict(zip(wanted, prepared.encode(written)))
+        for chosen in ahead:
+            yield prepared.collator([fresh[place] for place in chosen])
+
+
+def _places(count: int, size: int, seed: int) -> Iterator[list[int]]:
+    """Examples of each batch, in a new order each epoch; the last short batch of an epoch is filled from the next."""
     generator = torch.Generator().manual_seed(seed)
-    examples = stream.prepared.train
     queue: list[int] = []
     while True:
-        while len(queue) < stream.size:
-            queue += torch.randperm(len(examples), generator=generator).tolist()
-        chosen, queue = queue[: stream.size], queue[stream.size :]
-        yield stream.prepared.collator([examples[place] for place in chosen])
+        while len(queue) < size:
+            queue += torch.randperm(count, generator=generator).tolist()
+        chosen, queue = queue[:size], queue[size:]
+        yield chosen
 
 
 def _to(batch: Any, device: str) -> Any:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from gfviz.errors import GfvizError
 from gfviz.files import atomic_write_text
 from gfviz.fusion.data import Example, as_examples
-from gfviz.study.fusion.plan import ALL_FAMILIES, ModelPlan, StudySize
+from gfviz.study.fusion.plan import ALL_FAMILIES, ModelPlan, Regime, StudySize
 from gfviz.study.sample_specs import ModelSpec
 from gfviz.study.tasks import Example as Task
 
@@ -25,9 +25,17 @@ _TEACHER_DATA, _PIVOT_DATA = 9001, 9100
 TEST_SEED = 0
 
 
-def model_names() -> tuple[str, ...]:
-    """Folders of the models: the teacher, its twin, the study's pivot and the confirmation's."""
-    return ("teacher", "twin", "pivot-study", "pivot-confirm")
+_NAMES = ("teacher", "twin", "pivot-study", "pivot-confirm", "young-study", "young-confirm")
+
+
+def model_names(size: StudySize) -> tuple[str, ...]:
+    """Folders of the models: the teacher, its twin, and pivots of the study and of the confirmation."""
+    return _NAMES if size.young is not None else _NAMES[:4]
+
+
+def pivot_folder(out: Path, regime: Regime, stage: str) -> Path:
+    """Where the pivot lies that a regime's runs of a stage start from."""
+    return out / "models" / f"{'young' if regime.young else 'pivot'}-{stage}"
 
 
 def tasks_of(size: StudySize, split: str, count: int, seed: int, hedged: bool) -> list[Task]:
@@ -55,13 +63,15 @@ def test_examples(size: StudySize, hedged: bool) -> tuple[Example, ...]:
 
 def ensure_model(name: str, size: StudySize, out: Path, device: str, report: Callable[[str], None]) -> Path:
     """The folder of a model, trained and scored first where it is missing. Raises `GfvizError` for an unknown name."""
-    if name not in model_names():
-        raise GfvizError(f"the study has no model {name!r}: {', '.join(model_names())}")
+    if name not in model_names(size):
+        raise GfvizError(f"the study has no model {name!r}: {', '.join(model_names(size))}")
     folder = out / "models" / name
     if (folder / "scores.json").is_file():
         return folder
-    plan = {"teacher": size.teacher, "twin": size.twin}.get(name, size.pivot)
-    seed = 1 + model_names().index(name)
+    young = size.pivot if size.young is None else size.young.pivot
+    plans = {"teacher": size.teacher, "twin": size.twin, "young-study": young, "young-confirm": young}
+    plan = plans.get(name, size.pivot)
+    seed = 1 + _NAMES.index(name)
     tokenizer = _tokenizer(name, size, plan)
     from gfviz.study.sample_models import build_model, save_model
     from gfviz.study.sample_training import Schedule, copy_batches, task_batches, train
@@ -114,7 +124,7 @@ def model_scores(out: Path) -> dict[str, Any]:
     """What the models of a study score, by name."""
     return {
         name: json.loads((out / "models" / name / "scores.json").read_text("utf-8"))
-        for name in model_names()
+        for name in _NAMES
         if (out / "models" / name / "scores.json").is_file()
     }
 
@@ -125,7 +135,7 @@ def write_scores(out: Path) -> None:
 
 
 def _training_data(name: str, size: StudySize, plan: ModelPlan) -> list[Task]:
-    seed = _TEACHER_DATA if name in ("teacher", "twin") else _PIVOT_DATA + model_names().index(name)
+    seed = _TEACHER_DATA if name in ("teacher", "twin") else _PIVOT_DATA + _NAMES.index(name)
     return tasks_of(size, "train", plan.examples, seed, False) + tasks_of(size, "train", plan.examples, seed, True)
 
 

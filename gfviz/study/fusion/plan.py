@@ -22,7 +22,8 @@ class Regime:
 
     hedged: prompts say how sure their answer is, and the teacher has learned the distribution (unsure); else it is
     saturated. noise: share of wrong labels on top. few: few labelled prompts beside unlabelled ones, on which the
-    distillation reads the pivot's own answers.
+    distillation reads the pivot's own answers. young: with a pivot that was stopped early in its training, so that
+    there is more to learn from the teacher, and with more of the unlabelled prompts (see `Young`).
     """
 
     name: str
@@ -31,6 +32,7 @@ class Regime:
     hedged: bool = False
     noise: float = 0.0
     few: bool = False
+    young: bool = False
 
 
 REGIMES: dict[str, Regime] = {
@@ -42,13 +44,24 @@ REGIMES: dict[str, Regime] = {
         Regime("unsure-noisy", "unsure teacher, drawn labels, 40% wrong on top", "noisy", hedged=True, noise=0.4),
         Regime("few-clean", "few right labels and unlabelled prompts, saturated teacher", "clean", few=True),
         Regime("few-noisy", "few labels, 40% wrong, and unlabelled prompts", "noisy", noise=0.4, few=True),
+        Regime(
+            "young-clean",
+            "a pivot that has more to learn, few right labels, many unlabelled prompts",
+            "clean",
+            few=True,
+            young=True,
+        ),
     )
 }
 
 
 @dataclass(frozen=True)
 class Method:
-    """One way to train. `ours`: a structure loss of gfviz; `without`: the same run without the structure loss."""
+    """One way to train. `ours`: a structure loss of gfviz; `without`: the same run without the structure loss.
+
+    temperature: divides the logits of teacher and pivot before they are compared. renew: the pivot writes its own
+    answers to the unlabelled prompts anew every so many steps (on-policy text); 0: once, before training.
+    """
 
     name: str
     kind: Kind = "distil"
@@ -57,6 +70,8 @@ class Method:
     beta: float = 0.0
     lam: float = 0.8
     twin: bool = False
+    temperature: float = 1.0
+    renew: int = 0
     control: Literal["none", "one-hot", "shuffled"] = "none"
     base: str = ""
 
@@ -97,6 +112,8 @@ def _methods() -> dict[str, Method]:
         Method("uld+gld-sorted", token="uld", structure="sorted", beta=100.0),
         Method("uld+gld-spectral", token="uld", structure="spectral", beta=5.0),
         Method("alm+gld-anchored", token="alm", structure="anchored", beta=5.0),
+        Method("gld-anchored-t2", structure="anchored", beta=5.0, temperature=2.0),
+        Method("gld-anchored-renewed", structure="anchored", beta=5.0, renew=10),
     )
     found = {method.name: method for method in plain}
     for method in plain:
@@ -126,6 +143,15 @@ class ModelPlan:
 
 
 @dataclass(frozen=True)
+class Young:
+    """The regime of a young pivot: how far that is trained, unlabelled prompts a family, and the fusion's own rate."""
+
+    pivot: ModelPlan
+    unlabelled: int
+    rate: float
+
+
+@dataclass(frozen=True)
 class StudySize:
     """A size of the study.
 
@@ -133,7 +159,8 @@ class StudySize:
     tests: held-out examples a family; tiers: methods and regimes, the most informative first; seeds, fresh: those of
     the study and of the confirmation; finalists: cells of the first tier to confirm for each kind of labels, before the
     other tiers; again: seeds for the one cell that each kind of labels without a confirmed one may try once more, after
-    the whole list.
+    the whole list. attempts: methods and regimes that are run after all that; of each kind of labels that is still
+    without a confirmed cell, their best has the seeds `again` too. young: what the young regime has of its own.
     """
 
     name: str
@@ -156,11 +183,21 @@ class StudySize:
     tiers: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
     finalists: int = 1
     again: tuple[int, ...] = ()
+    attempts: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = ()
+    young: Young | None = None
 
     @property
     def evidence(self) -> bool:
         """Whether the numbers mean anything: the smoke size only shows that everything runs."""
         return self.name != "smoke"
+
+    def within(self, regime: Regime) -> StudySize:
+        """The size as a run of a regime has it. Raises `GfvizError` for a young one where the size has none."""
+        if not regime.young:
+            return self
+        if self.young is None:
+            raise GfvizError(f"size {self.name} has no young pivot: the regime {regime.name!r} cannot be run")
+        return replace(self, pivot=self.young.pivot, unlabelled=self.young.unlabelled, rate=self.young.rate)
 
 
 @dataclass(frozen=True)
@@ -193,6 +230,7 @@ _OTHERS = (
     *METHODS["uld"].controls,
     *METHODS["gld-sorted"].controls,
 )
+_ATTEMPTS = _with_controls("gld-anchored-t2", "gld-anchored-renewed")
 
 SIZES: dict[str, StudySize] = {
     "smoke": StudySize(
@@ -213,6 +251,8 @@ SIZES: dict[str, StudySize] = {
             (_OTHERS, ("unsure-noisy", "unsure-drawn")),
             (_FIRST, ("sure-noisy", "few-clean", "sure-clean")),
         ),
+        attempts=((_FIRST, ("young-clean",)), (_ATTEMPTS, ("few-clean",))),
+        young=Young(replace(_PIVOT, steps=300), 400, 1e-3),
     ),
     "gpu": StudySize(
         name="gpu", families=tuple(FAMILIES), context=192,
@@ -234,12 +274,13 @@ def study_size(name: str) -> StudySize:
 
 
 def planned_cells(size: StudySize, tiers: int | None = None) -> list[Cell]:
-    """The runs of the first `tiers` tiers (all if left out), in their order: tier by tier, then seed by seed.
+    """The runs of the first `tiers` tiers, the attempts counted behind them (all if left out), in their order: tier by
+    tier, then seed by seed.
 
     The unfused pivot stands first in every regime and seed.
     """
     found: dict[Cell, None] = {}
-    for methods, regimes in size.tiers[:tiers]:
+    for methods, regimes in (*size.tiers, *size.attempts)[:tiers]:
         for seed in size.seeds:
             for regime in regimes:
                 found |= dict.fromkeys(Cell(regime, method, seed) for method in ("pivot", *methods))
@@ -269,7 +310,8 @@ def plan_rows(size: StudySize) -> list[Mapping[str, object]]:
             rows[key] = {
                 "regime": cell.regime, "labels": REGIMES[cell.regime].labels, "method": cell.method,
                 "token": method.token, "structure": method.structure, "control": method.control,
-                "beta": method.beta, "lambda": method.lam if method.kind in ("distil", "answers") else 0.0,
+                "beta": method.beta, "temperature": method.temperature, "renew": method.renew,
+                "lambda": method.lam if method.kind in ("distil", "answers") else 0.0,
                 "teacher": "twin" if method.twin else "teacher" if method.kind in ("distil", "answers") else "none",
                 "runs": 0,
             }  # fmt: skip

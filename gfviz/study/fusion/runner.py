@@ -115,11 +115,16 @@ def run_fusion_study(
         extra: list[Cell] = []
         if all(_run_file(out, cell).is_file() for cell in first):
             extra = confirmation_cells(plan.fresh, finalists(verdicts(_collect(out, first)), plan.finalists))
-            left = pool.run(out, plan, [*extra, *cells], left, report)
-            if all(_run_file(out, cell).is_file() for cell in (*extra, *cells)):
-                again = second_try(_verdicts(out, cells, "study"), _verdicts(out, extra, "confirm"))
+            # Twice: after the list that was fixed first, and after the attempts. The first choice must not depend on
+            # runs that came later.
+            for part in dict.fromkeys((len(plan.tiers), len(plan.tiers) + len(plan.attempts))):
+                listed = planned_cells(plan, part)
+                left = pool.run(out, plan, [*extra, *listed], left, report)
+                if not all(_run_file(out, cell).is_file() for cell in (*extra, *listed)):
+                    break
+                again = second_try(_verdicts(out, listed, "study"), _verdicts(out, extra, "confirm"))
                 extra += confirmation_cells(plan.again, again)
-                pool.run(out, plan, [*extra, *cells], left, report)
+                left = pool.run(out, plan, [*extra, *listed], left, report)
     return finish(out, plan, config, [*cells, *extra])
 
 
@@ -178,7 +183,7 @@ class _Pool:
         """Train the study's models that are not there."""
         from gfviz.study.fusion.models import model_names, write_scores
 
-        names = [name for name in model_names() if not (out / "models" / name / "scores.json").is_file()]
+        names = [name for name in model_names(plan) if not (out / "models" / name / "scores.json").is_file()]
         if names:
             report(0, 0, f"training {', '.join(names)}")
         for name, _ in self.each({name: (_model_task, (name, plan, out, self.device)) for name in names}):
@@ -232,21 +237,23 @@ def _group_task(
     from gfviz.study.fusion.data import ensure_group
 
     _quiet()
-    ensure_group(out, plan, REGIMES[regime], stage, seed, device, [METHODS[name] for name in methods])
+    found = REGIMES[regime]
+    ensure_group(out, plan.within(found), found, stage, seed, device, [METHODS[name] for name in methods])
 
 
 def _run_task(out: Path, plan: StudySize, cell: Cell, device: str) -> None:
     """Make one run and keep its row."""
     from gfviz.study.fusion.data import ensure_group
     from gfviz.study.fusion.loop import run_method
-    from gfviz.study.fusion.models import test_examples
+    from gfviz.study.fusion.models import pivot_folder, test_examples
 
     _quiet()
     regime, method = REGIMES[cell.regime], METHODS[cell.method]
-    data = ensure_group(out, plan, regime, cell.stage, cell.seed, device, [method])
+    inside = plan.within(regime)
+    data = ensure_group(out, inside, regime, cell.stage, cell.seed, device, [method])
     tests = test_examples(plan, regime.hedged)
-    pivot = out / "models" / f"pivot-{cell.stage}"
-    found = run_method(plan, regime, method, cell.seed, pivot, data, tests, device)
+    pivot = pivot_folder(out, regime, cell.stage)
+    found = run_method(inside, regime, method, cell.seed, pivot, data, tests, device)
     families = {name: score.exact_match for name, score in found.report.families.items()}
     row = {
         **asdict(cell), "labels": regime.labels, "exact_match": found.report.exact_match, "nll": found.report.nll,
