@@ -102,7 +102,7 @@ def _terms(scale: _Scale, step: float, shape: str, device: torch.device) -> list
             # SFT alone needs the logsumexp and nothing beside it.
             student = answer_signal(logits, inputs, k if chosen else 1)
             total = -student.token_log_prob.sum()
-            pair = make_pair(student, teacher, part, logits)
+            pair = make_pair(student, teacher, part)
             for found in (loss(pair) for loss in chosen):
                 total = total + found.total / found.units
             total.backward()

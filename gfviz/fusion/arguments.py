@@ -8,9 +8,11 @@ from gfviz.runs import RunDirectory
 
 def training_arguments(config: FusionConfig, run: RunDirectory) -> Any:
     """The configuration in the words of transformers."""
+    import torch
     from transformers import TrainingArguments
 
     training = config.training
+    on_gpu = training.device != "cpu" and torch.cuda.is_available()
     return TrainingArguments(
         output_dir=str(run.checkpoints_path),
         max_steps=training.steps or -1,
@@ -39,6 +41,8 @@ def training_arguments(config: FusionConfig, run: RunDirectory) -> Any:
         fsdp=training.fsdp or "",
         fsdp_config=training.fsdp_config,
         deepspeed=training.deepspeed,
-        dataloader_pin_memory=False,
+        # A batch goes to a GPU while that works on the last one.
+        dataloader_pin_memory=on_gpu,
+        accelerator_config={"non_blocking": on_gpu},
         ddp_find_unused_parameters=False,
     )

@@ -35,6 +35,8 @@ def pad_model(items: Sequence[Encoded], pad: int, side: PaddingSide, multiple: i
     """Inputs of one model: input_ids, attention_mask, position_ids [B, L]; mask, labels [B, W] of the last W indices.
 
     W is the smallest window that holds every answer position; `labels` is 0 where `mask` is False (never read there).
+    `places` [N]: the positions in the mask flattened where it is True, because their number is known here at no cost,
+    and a GPU would have to be waited for.
     """
     length = -(-max(len(item.ids) for item in items) // multiple) * multiple
     ids = np.full((len(items), length), pad, np.int64)
@@ -57,6 +59,7 @@ def pad_model(items: Sequence[Encoded], pad: int, side: PaddingSide, multiple: i
         "position_ids": positions,
         "mask": mask[:, -window:],
         "labels": labels[:, -window:],
+        "places": np.flatnonzero(mask[:, -window:]),
     }
     return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
 
@@ -70,8 +73,8 @@ class Collator:
     """Turns training examples into one batch of tensors; `pads` are the padding ids of pivot and teachers.
 
     The batch has `student` (see `pad_model`) and `teachers`: per teacher with any example in the batch `model`, `rows`
-    [R] (its examples among the batch), `index` [R], pairs `student_at`, `teacher_at`, `aligned` [R, A] in window
-    coordinates, `student_chunks` [R, W], `teacher_chunks` [R, W'] and `chunks` [R].
+    [R] (its examples among the batch), pairs `student_at`, `teacher_at`, `aligned` [R, A] in window coordinates,
+    `student_chunks` [R, W], `teacher_chunks` [R, W'] and `chunks` [R]; `index`, a list of R numbers, stays on the host.
     """
 
     def __init__(self, pivot_pad: int, teacher_pads: Mapping[str, int], side: PaddingSide, multiple: int = 1) -> None:
@@ -111,7 +114,6 @@ class Collator:
             teacher_chunks[row, other : other + len(found.teacher_chunks)] = found.teacher_chunks
         arrays = {
             "rows": np.array(rows),
-            "index": np.array([part.index for part in parts]),
             "student_at": student_at,
             "teacher_at": teacher_at,
             "aligned": aligned,
@@ -119,7 +121,8 @@ class Collator:
             "teacher_chunks": teacher_chunks,
             "chunks": np.array([part.alignment.chunks for part in parts]),
         }
-        return {"model": model, **{key: torch.from_numpy(array) for key, array in arrays.items()}}
+        tensors = {key: torch.from_numpy(array) for key, array in arrays.items()}
+        return {"model": model, "index": [part.index for part in parts], **tensors}
 
     def _offset(self, item: Encoded, padded: Mapping[str, Tensor]) -> int:
         length, window = padded["input_ids"].shape[1], padded["mask"].shape[1]

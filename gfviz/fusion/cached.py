@@ -47,7 +47,7 @@ class CachedTeacher:
 
     def signals(self, part: Mapping[str, Any]) -> AnswerSignal:
         """The signal of a teacher's part of a batch. Raises `GfvizError` for a damaged shard."""
-        return from_rows([self.row(int(index)) for index in part["index"]], part, self.meta.width)
+        return from_rows([self.row(index) for index in part["index"]], part, self.meta.width)
 
     def idle(self) -> None:
         """Nothing to take part in: every process reads for itself."""

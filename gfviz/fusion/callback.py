@@ -37,7 +37,7 @@ def silent(_event: FusionEvent) -> None:
 class RunCallback(TrainerCallback):
     """Writes what the trainer does into the run. `writer` is None on all processes but the first.
 
-    `evaluate(step)` and `measure(step)` return rows for the store; `stopping()` says whether a stop was asked for.
+    `evaluate(step)` and `measure(step)` return rows for the store.
     """
 
     def __init__(
@@ -47,14 +47,12 @@ class RunCallback(TrainerCallback):
         hook: EventHook,
         evaluate: Callable[[int], dict[str, float]],
         measure: Callable[[int], dict[str, float]],
-        stopping: Callable[[], bool],
     ) -> None:
         self.config = config
         self.writer = writer
         self.hook = hook
         self.evaluate = evaluate
         self.measure = measure
-        self.stopping = stopping
         self.trainer: FusionTrainer | None = None
         self.stopped = False
         self._clock = time.monotonic()
@@ -114,7 +112,7 @@ class RunCallback(TrainerCallback):
             self._note(step, self.evaluate(step), "evaluation")
         if self.config.graph.every and (step % self.config.graph.every == 0 or step == self._total):
             self._note(step, self.measure(step), "graph")
-        if self.stopping() and step < self._total:
+        if trainer.should_stop() and step < self._total:
             self.stopped = True
             control.should_save = True
             control.should_training_stop = True

@@ -24,7 +24,7 @@ from gfviz.fusion.losses import (
     masked_sum,
 )
 from gfviz.fusion.losses import units as units_of
-from gfviz.fusion.teachers import SignalSource, one_hot, pick_logits, signal_is_finite
+from gfviz.fusion.teachers import SignalSource, one_hot, signal_is_finite
 from gfviz.signals import TopKLogits
 
 Counts = dict[str, Tensor]
@@ -96,14 +96,18 @@ class Objective:
         self.processes = 1
         self.across: Callable[[Tensor], Tensor] = lambda values: values
 
-    def counts(self, batches: list[dict[str, Any]]) -> Counts:
-        """Denominators over several batches, each loss its own: label tokens; per teacher pairs, examples, spans."""
-        found: Counts = {"sft": sum_tensors([batch["student"]["mask"].sum() for batch in batches])}
+    def counts(self, batches: list[dict[str, Any]], device: torch.device | None = None) -> Counts:
+        """Denominators over several batches, each loss its own: label tokens; per teacher pairs, examples, spans.
+
+        On `device`, the batches' own if none is given.
+        """
+        device = batches[0]["student"]["mask"].device if device is None else device
+        found: Counts = {"sft": sum_tensors([batch["student"]["mask"].sum() for batch in batches], device)}
         for term in self.terms:
             parts = [batch["teachers"][term.name] for batch in batches if term.name in batch["teachers"]]
             for unit in ("pairs", "examples", "chunks"):
                 values = [units_of(part)[unit] for part in parts]  # type: ignore[index]
-                found[f"{term.name}/{unit}"] = sum_tensors(values)
+                found[f"{term.name}/{unit}"] = sum_tensors(values, device)
         return found
 
     def __call__(
@@ -130,7 +134,7 @@ class Objective:
         if lam > 0:
             for number, term in enumerate(self.terms):
                 if term.name in batch["teachers"]:
-                    means, sound = self._term(term, student, logits, batch, counts, parts)
+                    means, sound = self._term(term, student, batch, counts, parts)
                     finite[f"teacher {term.name}"] = sound
                     beta = value_at(term.beta, progress) * self.scales.get(term.name, 1.0)
                     for role, mean in means.items():
@@ -152,7 +156,6 @@ class Objective:
         self,
         term: TeacherTerm,
         student: AnswerSignal,
-        logits: Tensor,
         batch: Mapping[str, Any],
         counts: Counts,
         parts: dict[str, Tensor],
@@ -162,7 +165,7 @@ class Objective:
         sound = signal_is_finite(found)
         if term.control == "one-hot":
             found = one_hot(found, part["model"]["labels"])
-        pair = make_pair(student, found, part, logits)
+        pair = make_pair(student, found, part)
         means: dict[str, Tensor] = {}
         for role, loss in (("token", term.token), ("structure", term.structure)):
             if loss is None:
@@ -186,14 +189,19 @@ class Objective:
                 self.scales[term.name] = wanted if before is None else before**0.8 * wanted**0.2
 
 
-def make_pair(student: AnswerSignal, teacher: AnswerSignal, part: Mapping[str, Any], logits: Tensor) -> SignalPair:
+def make_pair(student: AnswerSignal, teacher: AnswerSignal, part: Mapping[str, Any]) -> SignalPair:
     """The pair that losses read: the student's rows of this teacher's examples beside the teacher's signal."""
     rows = part["rows"]
     whole = len(rows) == len(student.token_log_prob)
     own = student if whole else _select(student, rows)
 
     def log_prob(ids: Tensor) -> Tensor:
-        chosen = pick_logits(logits if whole else logits[rows], ids)
+        if student.picks is None:
+            raise RuntimeError("this loss asks for logits, and the student's were not kept")
+        # The other examples' entry 0 is picked beside them and read by nobody.
+        every = ids if whole else ids.new_zeros(len(student.token_log_prob), *ids.shape[1:]).index_copy(0, rows, ids)
+        chosen = student.picks(every)
+        chosen = chosen if whole else chosen[rows]
         mask = own.signal.mask.unsqueeze(-1)
         return torch.where(mask, chosen - own.signal.logsumexp.unsqueeze(-1), own.signal.logsumexp.new_zeros(()))
 
@@ -233,12 +241,14 @@ def _select(found: AnswerSignal, rows: Tensor) -> AnswerSignal:
 
 
 def _mean(result: LossSum, count: Tensor) -> Tensor:
-    return result.total / count.to(result.total.device).clamp_min(1)
+    return result.total / count.clamp_min(1)
 
 
-def sum_tensors(values: list[Tensor]) -> Tensor:
-    """Sum of scalar counts, 0 for none."""
-    return torch.stack([value.to(torch.float32) for value in values]).sum() if values else torch.zeros(())
+def sum_tensors(values: list[Tensor], device: torch.device) -> Tensor:
+    """Sum of scalar counts on a device, 0 for none."""
+    if not values:
+        return torch.zeros((), device=device)
+    return torch.stack([value.to(device, torch.float32) for value in values]).sum()
 
 
 def unit_names(terms: list[TeacherTerm]) -> list[str]:

@@ -109,4 +109,4 @@ def _merged(graphs: list[CoactivationGraph]) -> CoactivationGraph | None:
 def _moved(value: Any, device: Any) -> Any:
     if isinstance(value, dict):
         return {key: _moved(item, device) for key, item in value.items()}
-    return value.to(device)
+    return value.to(device) if isinstance(value, torch.Tensor) else value

@@ -5,6 +5,7 @@ log-probability of the token itself. Whatever passes through here comes out the 
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -40,15 +41,36 @@ def to_rows(found: AnswerSignal, dtype: SignalDtype) -> list[SignalRow]:
 
 def from_rows(rows: Sequence[SignalRow], part: Mapping[str, Any], width: int) -> AnswerSignal:
     """Put rows back into the window of a padded batch; `width` is the vocabulary's size."""
-    mask = part["model"]["mask"]
-    device = mask.device
-    k = rows[0].log_probs.shape[1]
-    values = torch.zeros(*mask.shape, k, device=device)
-    ids = torch.zeros(*mask.shape, k, dtype=torch.int64, device=device)
-    own = torch.zeros(mask.shape, device=device)
+    device = part["model"]["mask"].device
     # Positions of a row stand in its window in their order, so row after row fills the mask.
-    values[mask] = torch.cat([row.log_probs for row in rows]).float().to(device)
-    ids[mask] = torch.cat([row.ids for row in rows]).long().to(device)
-    own[mask] = torch.cat([row.token_log_prob for row in rows]).to(device)
-    signal = TopKLogits(values, ids, torch.zeros(mask.shape, device=device), mask, width)
-    return AnswerSignal(signal, own)
+    values, ids, own = (_upload(torch.cat(parts), device) for parts in zip(*rows))
+    count = torch.ones(len(own), dtype=torch.bool, device=device)
+    signal = TopKLogits(values.float(), ids.long(), torch.zeros_like(own), count, width)
+    return in_window(AnswerSignal(signal, own), part["model"])
+
+
+def coded(found: AnswerSignal, dtype: SignalDtype) -> AnswerSignal:
+    """What comes out of `from_rows` where `to_rows` went in, on the signal's device: nothing is brought to the host."""
+    signal = found.signal
+    values = signal.log_probs().float().to(DTYPES[dtype]).float()
+    plain = replace(signal, values=values, logsumexp=torch.zeros_like(signal.logsumexp, dtype=torch.float32))
+    return AnswerSignal(plain, found.token_log_prob.float())
+
+
+def in_window(found: AnswerSignal, inputs: Mapping[str, Tensor]) -> AnswerSignal:
+    """A signal [N, k] of the answer positions of a padded batch (see `pad_model`) in its window; zeros elsewhere."""
+    mask, places, signal = inputs["mask"], inputs["places"], found.signal
+
+    def spread(parts: Tensor) -> Tensor:
+        whole = parts.new_zeros(mask.numel(), *parts.shape[1:]).index_copy_(0, places, parts)
+        return whole.view(*mask.shape, *parts.shape[1:])
+
+    put = replace(
+        signal, values=spread(signal.values), ids=spread(signal.ids), logsumexp=spread(signal.logsumexp), mask=mask
+    )
+    return AnswerSignal(put, spread(found.token_log_prob))
+
+
+def _upload(rows: Tensor, device: torch.device) -> Tensor:
+    # From pageable memory, or without `non_blocking`, the host would wait for all that the device has to do.
+    return (rows.pin_memory() if device.type == "cuda" else rows).to(device, non_blocking=True)

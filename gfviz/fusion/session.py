@@ -210,7 +210,7 @@ class _Session:
         from gfviz.fusion.trainer import FusionTrainer, prune_checkpoints
 
         prepared, config = self.prepared, self.config
-        callback = RunCallback(config, self.writer, self.hook, self._evaluate, self._measure, self._stopping)
+        callback = RunCallback(config, self.writer, self.hook, self._evaluate, self._measure)
         self.trainer = FusionTrainer(
             prepared.trained,
             training_arguments(config, self.run),
@@ -223,6 +223,7 @@ class _Session:
             keep_checkpoints=config.training.keep_checkpoints,
             balance_every=config.loss.balance_every,
         )
+        self.trainer.asked_to_stop = self.asked
         callback.attach(self.trainer)
         self.collective = is_sharded(self.trainer.accelerator)
         if self.collective and config.pivot.lora is not None:
@@ -244,15 +245,6 @@ class _Session:
         self._save()
         self.hook(FusionEvent("end", step, step))
         return None
-
-    def _stopping(self) -> bool:
-        if self.trainer.args.world_size == 1:
-            return self.asked()
-        import torch
-
-        # All processes must leave the loop at the same step, whichever of them was asked.
-        flag = torch.tensor(float(self.asked()), device=self.trainer.args.device)
-        return bool(self.trainer.accelerator.reduce(flag, "sum") > 0)
 
     def _restore(self) -> Path | None:
         whole = self.run.checkpoints()

@@ -154,9 +154,7 @@ def _window_logits(model: nn.Module, shape: BatchShape) -> Tensor:
     ids = torch.zeros(shape.rows, shape.length, dtype=torch.int64)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "position_ids": torch.zeros_like(ids)}
     inputs["mask"] = torch.ones(shape.rows, shape.window, dtype=torch.bool)
-    whole: Any = model
-    inner = whole.get_base_model() if hasattr(model, "get_base_model") else whole  # an adapter hides its arguments
-    return window_logits(model, inputs, forward_arguments(inner))
+    return window_logits(model, inputs, forward_arguments(model))
 
 
 class _Reduced(torch.autograd.Function):

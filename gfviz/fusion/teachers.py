@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
-from gfviz.capture.forward import SignalReader
+from gfviz.capture.forward import SignalReader, forward_arguments
 from gfviz.errors import GfvizError
 from gfviz.fusion.losses.base import AnswerSignal
-from gfviz.fusion.rows import SignalDtype, SignalRow, from_rows, to_rows
+from gfviz.fusion.rows import SignalDtype, SignalRow, coded, from_rows, in_window, to_rows
 from gfviz.signals import TopKLogits
 
 if TYPE_CHECKING:
@@ -44,33 +44,13 @@ def window_logits(model: Any, inputs: Mapping[str, Tensor], accepts: frozenset[s
     return model(**arguments).logits[:, -window:]
 
 
-def forward_arguments(model: Any) -> frozenset[str]:
-    """Names that the model's forward takes."""
-    import inspect
-
-    return frozenset(inspect.signature(model.forward).parameters)
-
-
 def answer_signal(logits: Tensor, inputs: Mapping[str, Tensor], k: int, temperature: float = 1.0) -> AnswerSignal:
     """Reduce window logits to what losses read; the token log-probabilities share the signal's logsumexp."""
     scaled = logits if temperature == 1.0 else logits / temperature
-    signal = TopKLogits.from_logits(scaled, k, inputs["mask"])
-    return AnswerSignal(signal, token_log_prob(scaled, signal, inputs["labels"]))
-
-
-def token_log_prob(logits: Tensor, signal: TopKLogits, labels: Tensor) -> Tensor:
-    """log p(label) [B, W] at the signal's positions, 0 where masked: one gather, no softmax."""
-    chosen = pick_logits(logits, labels.unsqueeze(-1)).squeeze(-1)
-    return torch.where(signal.mask, chosen - signal.logsumexp, signal.logsumexp.new_zeros(()))
-
-
-def pick_logits(logits: Tensor, ids: Tensor) -> Tensor:
-    """Entries `ids` [B, W, m] of logits [B, W, V]; the gradient costs no pass over the logits.
-
-    A dense one would be [B, W, V] zeros, filled and then added to the gradient of the logsumexp: twice that one's cost.
-    """
-    # Where else (Apple's GPUs) sparse gradients may be missing.
-    return logits.gather(-1, ids, sparse_grad=logits.device.type in ("cpu", "cuda"))
+    signal, picks = TopKLogits.with_picks(scaled, k, inputs["mask"])
+    chosen = picks(inputs["labels"].unsqueeze(-1)).squeeze(-1)
+    own = torch.where(signal.mask, chosen - signal.logsumexp, signal.logsumexp.new_zeros(()))
+    return AnswerSignal(signal, own, picks)
 
 
 MEMORY_BYTES = 512 * 1024 * 1024
@@ -105,10 +85,13 @@ class OnlineTeacher:
     def signals(self, part: Mapping[str, Any]) -> AnswerSignal:
         """The signal of a teacher's part of a batch."""
         if self.collective or self.model.device.type != "cpu":
-            return from_rows(self._run(part["model"]), part, self._width)
+            found = coded(self._together(part["model"]), self.dtype)
+            home = part["model"]["mask"].device
+            return AnswerSignal(found.signal.to(home), found.token_log_prob.to(home))
+        inputs = {key: value.to("cpu") for key, value in part["model"].items()}
         rows = []
         for number in range(len(part["rows"])):
-            alone = _unpadded({key: value[number] for key, value in part["model"].items()})
+            alone = _unpadded(inputs, number)
             # The key is what the model reads and what is asked of it, so that it serves any data set.
             key = (int(alone["mask"].sum()), *alone["input_ids"][0].tolist())
             row = self._memory.get(key)
@@ -135,41 +118,37 @@ class OnlineTeacher:
         self._memory.clear()
         self._used = 0
 
-    def _run(self, inputs: Mapping[str, Tensor]) -> list[SignalRow]:
+    def _together(self, inputs: Mapping[str, Tensor]) -> AnswerSignal:
+        """The signal in the window of a padded batch whose examples run together."""
         inputs = {key: value.to(self.model.device) for key, value in inputs.items()}
         if self.collective:
             # The head's weights are in shards too: only the model itself can apply it.
             with torch.no_grad():
-                logits = window_logits(self.model, inputs, self._accepts)
-                return to_rows(answer_signal(logits, inputs, self.k, self.temperature), self.dtype)
-        mask = inputs["mask"]
-        found = self._reader.read_targets(
-            inputs["input_ids"], inputs["attention_mask"], mask, inputs["labels"], self.temperature
-        )
-        # All positions as one sequence; then cut into the examples, whose positions follow each other.
-        token = found.targets - found.signal.logsumexp
-        whole = to_rows(AnswerSignal(_as_one(found.signal), token.unsqueeze(0)), self.dtype)[0]
-        counts = mask.sum(1).tolist()
-        return [SignalRow(*parts) for parts in zip(*(each.split(counts) for each in whole))]
+                return answer_signal(window_logits(self.model, inputs, self._accepts), inputs, self.k, self.temperature)
+        return read_window(self._reader, inputs, self.temperature)
+
+    def _run(self, inputs: Mapping[str, Tensor]) -> list[SignalRow]:
+        return to_rows(self._together(inputs), self.dtype)
 
     def rows_of(self, inputs: Mapping[str, Tensor]) -> list[SignalRow]:
         """Compressed signals of a padded batch (see `pad_model`), one example at a time on a CPU."""
         if self.model.device.type != "cpu":
             return self._run(inputs)
-        count = len(inputs["input_ids"])
-        return [self._run(_unpadded({k: v[n] for k, v in inputs.items()}))[0] for n in range(count)]
+        return [self._run(_unpadded(inputs, number))[0] for number in range(len(inputs["input_ids"]))]
 
 
-def _as_one(signal: TopKLogits) -> TopKLogits:
-    """Positions [N, k] as one sequence of them, [1, N, k]."""
-    return replace(
-        signal, values=signal.values.unsqueeze(0), ids=signal.ids.unsqueeze(0),
-        logsumexp=signal.logsumexp.unsqueeze(0), mask=signal.mask.unsqueeze(0),
-    )  # fmt: skip
+def read_window(reader: SignalReader, inputs: Mapping[str, Tensor], temperature: float = 1.0) -> AnswerSignal:
+    """`answer_signal` of a model's logits over a padded batch (see `pad_model`) without holding [B, W, V]."""
+    found = reader.read_targets(
+        inputs["input_ids"], inputs["attention_mask"], inputs["mask"], inputs["labels"], temperature, inputs["places"]
+    )
+    return in_window(AnswerSignal(found.signal, found.targets - found.signal.logsumexp), inputs)
 
 
-def _unpadded(row: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """One padded row as a batch of one without its padding; the window is cut to the answer."""
+def _unpadded(inputs: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:
+    """One row of a padded batch as a batch of one without its padding; the window is cut to the answer."""
+    names = ("input_ids", "attention_mask", "position_ids", "mask", "labels")
+    row = {key: inputs[key][number] for key in names}
     seen = torch.nonzero(row["attention_mask"]).flatten()
     first, last = int(seen[0]), int(seen[-1]) + 1
     cut = row["input_ids"].shape[0] - last
@@ -179,7 +158,8 @@ def _unpadded(row: Mapping[str, Tensor]) -> dict[str, Tensor]:
     start, end = int(answer[0]), window - cut
     found = {key: row[key][first:last] for key in ("input_ids", "attention_mask", "position_ids")}
     found |= {key: row[key][start:end] for key in ("mask", "labels")}
-    return {key: value.unsqueeze(0) for key, value in found.items()}
+    alone = {key: value.unsqueeze(0) for key, value in found.items()}
+    return alone | {"places": torch.nonzero(found["mask"]).flatten()}
 
 
 def one_hot(found: AnswerSignal, labels: Tensor) -> AnswerSignal:

@@ -12,15 +12,16 @@ import torch
 from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
+from gfviz.capture.forward import SignalReader
 from gfviz.errors import GfvizError
 from gfviz.files import atomic_write_text
 from gfviz.fusion.batch import Collator, TrainingExample
 from gfviz.fusion.losses import AnswerSignal
 from gfviz.fusion.objective import Counts, Objective, unit_names
 from gfviz.fusion.saving import damaged_checkpoint
-from gfviz.fusion.teachers import answer_signal, forward_arguments, token_log_prob, window_logits
+from gfviz.fusion.sharding import is_sharded
+from gfviz.fusion.teachers import answer_signal, forward_arguments, read_window, window_logits
 from gfviz.runs import checkpoint_is_whole
-from gfviz.signals import TopKLogits
 
 COMPLETE = "COMPLETE"
 
@@ -99,6 +100,8 @@ class FusionTrainer(Trainer):
         self.meter = StepMeter()
         self.fusion_state: dict[str, Any] = {"bad_steps": 0}
         self.before_seal: Callable[[], None] = lambda: None
+        self.asked_to_stop: Callable[[], bool] = lambda: False
+        self._stop_agreed = False
         self._accepts = forward_arguments(self.accelerator.unwrap_model(model))
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
@@ -110,9 +113,9 @@ class FusionTrainer(Trainer):
         return samples, self._counts(samples, device) if samples else None
 
     def _counts(self, samples: list[dict[str, Any]], device: torch.device) -> Counts:
-        counts = self.objective.counts(samples)
+        counts = self.objective.counts(samples, device)
         names = unit_names(self.objective.terms)
-        packed = torch.stack([counts[name].to(device) for name in names])
+        packed = torch.stack([counts[name] for name in names])
         if self.args.world_size > 1:
             packed = self.accelerator.reduce(packed, "sum")
         return dict(zip(names, packed.unbind()))
@@ -129,7 +132,7 @@ class FusionTrainer(Trainer):
         progress = self.state.global_step / max(1, self.state.max_steps)
         plain = signal.token_log_prob
         if self.temperature != 1.0:
-            plain = plain_token_log_prob(logits, student["mask"], student["labels"])
+            plain = answer_signal(logits, student, 1).token_log_prob
         value = self.objective(signal, plain, scaled, inputs, counts, progress, self._balancing_now())
         self.meter.add(value.parts, value.finite, int(student["attention_mask"].numel()))
         loss = value.total * self.args.world_size
@@ -141,12 +144,17 @@ class FusionTrainer(Trainer):
         return self.objective.balance and not self.meter.finite and due
 
     def probe_signal(self, student: Mapping[str, Tensor]) -> AnswerSignal:
-        """The student's signal at temperature 1 over a padded batch, in evaluation mode; no dropout is drawn."""
+        """The student's signal at temperature 1 over a padded batch, in evaluation mode; no dropout is drawn.
+
+        As the teachers', without logits [B, W, V]; but a model in shards has to apply its head itself.
+        """
         model = self.accelerator.unwrap_model(self.model)
         training = model.training
         model.eval()
         try:
-            return answer_signal(window_logits(model, student, self._accepts), student, self.k)
+            if is_sharded(self.accelerator):
+                return answer_signal(window_logits(model, student, self._accepts), student, self.k)
+            return read_window(SignalReader(model, self.k), student)
         finally:
             model.train(training)
 
@@ -155,13 +163,24 @@ class FusionTrainer(Trainer):
         return 0
 
     def step_is_finite(self) -> bool:
-        """Whether every process's every forward pass since the last step was finite."""
+        """Whether every process's every forward pass since the last step was finite.
+
+        The one place where a step reads from its device, and where processes tell each other what each of them knows:
+        whether one was asked to stop goes with it.
+        """
         if not self.meter.finite and self.args.world_size == 1:
             return True
-        sound = torch.stack([value.to(self.args.device) for value in self.meter.finite.values()]).all()
-        if self.args.world_size > 1:
-            sound = self.accelerator.reduce(sound.to(torch.float32), "mean") >= 1
-        return bool(sound)
+        unsound = ~torch.stack([value.to(self.args.device) for value in self.meter.finite.values()]).all()
+        if self.args.world_size == 1:
+            return not bool(unsound)
+        asked = unsound.new_full((), self.asked_to_stop())
+        bad, stop = self.across_processes(torch.stack([unsound, asked]).to(torch.float32)).tolist()
+        self._stop_agreed = stop > 0
+        return bad == 0
+
+    def should_stop(self) -> bool:
+        """Whether any process was asked to stop: the same answer in all of them at the end of a step."""
+        return self._stop_agreed if self.args.world_size > 1 else self.asked_to_stop()
 
     def across_processes(self, values: Tensor) -> Tensor:
         """Sum over the processes; the values themselves where there is one."""
@@ -233,8 +252,3 @@ def prune_checkpoints(parent: Path, keep: int) -> None:
         # The marker goes first: a kill in between must not leave a marked folder without its files.
         (path / COMPLETE).unlink(missing_ok=True)
         shutil.rmtree(path, ignore_errors=True)
-
-
-def plain_token_log_prob(logits: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
-    """log p(label) [B, W] from logits alone, for evaluation: the signal at k = 1 has the logsumexp."""
-    return token_log_prob(logits, TopKLogits.from_logits(logits, 1, mask), labels)

@@ -65,7 +65,39 @@ def topk_logsumexp(logits: Tensor, k: int, impl: Implementation = "auto") -> tup
     """
     if impl == "reference":
         return topk_logsumexp_reference(logits, k)
-    return _TopKLogSumExp.apply(logits, k, choose_kernel(logits, k, impl))
+    return _TopKLogSumExp.apply(logits, k, choose_kernel(logits, k, impl), [])
+
+
+class Picks:
+    """Takes single logits whose gradients join those of `topk_logsumexp_picks`: one gradient [..., V], filled once.
+
+    A gather's own gradient would be a second one as large as the logits, zeros but for the entries picked, that is then
+    added; a sparse one makes a GPU wait when it is added.
+    """
+
+    def __init__(self, logits: Tensor, total: Tensor, asked: list[tuple[Tensor, Tensor]]) -> None:
+        self._logits, self._total, self._asked = logits, total, asked
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        """Entries `ids` [..., m] of the logits [..., V], differentiable once."""
+        if not self._logits.requires_grad:
+            return self._logits.gather(-1, ids)
+        return _Pick.apply(self._total, self._logits.detach(), ids, self._asked)
+
+
+def topk_logsumexp_picks(logits: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor, Picks]:
+    """`topk_logsumexp`, and what picks more of the same logits.
+
+    >>> import torch
+    >>> logits = torch.tensor([[0.0, 2.0, 1.0]], requires_grad=True)
+    >>> values, ids, total, picks = topk_logsumexp_picks(logits, 1)
+    >>> picks(torch.tensor([[2, 2]])).sum().backward()
+    >>> logits.grad.tolist()
+    [[0.0, 0.0, 2.0]]
+    """
+    asked: list[tuple[Tensor, Tensor]] = []
+    values, ids, total = _TopKLogSumExp.apply(logits, k, choose_kernel(logits, k), asked)
+    return values, ids, total, Picks(logits, total, asked)
 
 
 def choose_kernel(logits: Tensor, k: int, impl: Implementation = "auto") -> Kernel:
@@ -114,7 +146,7 @@ def _pieces(logits: Tensor) -> Iterator[tuple[slice, Tensor]]:
 
 class _TopKLogSumExp(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, logits: Tensor, k: int, kernel: Kernel):
+    def forward(ctx, logits: Tensor, k: int, kernel: Kernel, asked: list[tuple[Tensor, Tensor]]):
         shape = logits.shape[:-1]
         if logits.numel() == 0:
             wide = torch.promote_types(logits.dtype, torch.float32)
@@ -127,7 +159,7 @@ class _TopKLogSumExp(torch.autograd.Function):
         values, ids, total = values.reshape(*shape, k), ids.reshape(*shape, k), total.reshape(shape)
         ctx.save_for_backward(logits, ids, total)
         ctx.mark_non_differentiable(ids)
-        ctx.kernel = kernel
+        ctx.kernel, ctx.asked = kernel, asked
         return values, ids, total
 
     @staticmethod
@@ -135,11 +167,35 @@ class _TopKLogSumExp(torch.autograd.Function):
     def backward(ctx, grad_values: Tensor, _grad_ids: Tensor, grad_total: Tensor):
         logits, ids, total = ctx.saved_tensors
         gradient = fresh_like(logits)
+        asked = [(ids.reshape(-1, ids.shape[-1]), of_picked) for ids, of_picked in ctx.asked]
+        ctx.asked.clear()  # the next backward pass through the same graph fills it again
         if logits.numel() == 0:
-            return gradient, None, None
+            return gradient, None, None, None
         ids, grad_values = (each.reshape(-1, each.shape[-1]) for each in (ids, grad_values))
         total, grad_total = total.reshape(-1), grad_total.reshape(-1)
         out = gradient.view(-1, logits.shape[-1])
         for part, rows in _pieces(logits):
             ctx.kernel.backward(rows, ids[part], total[part], grad_values[part], grad_total[part], out[part])
-        return gradient, None, None
+        for picked, of_picked in asked:
+            out.scatter_add_(1, picked, of_picked.reshape(picked.shape).to(out.dtype))
+        return gradient, None, None, None
+
+
+class _Pick(torch.autograd.Function):
+    """A gather whose gradient is left for the backward pass of `_TopKLogSumExp`, which comes after this one's.
+
+    It does because `total` is a result of that function: autograd runs a function once all that uses its results has
+    run, whether they got a gradient or none.
+    """
+
+    @staticmethod
+    def forward(ctx, total: Tensor, logits: Tensor, ids: Tensor, asked: list[tuple[Tensor, Tensor]]):
+        ctx.save_for_backward(ids)
+        ctx.asked = asked
+        return logits.gather(-1, ids)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, of_picked: Tensor):
+        ctx.asked.append((ctx.saved_tensors[0], of_picked))
+        return None, None, None, None

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gfviz.errors import GfvizError
-from gfviz.kernels import topk_logsumexp
+from gfviz.kernels import Picks, topk_logsumexp_picks
 
 NORMALIZATIONS = ("prob", "raw", "zscore")
 DEFAULT_K = 64
@@ -55,11 +55,20 @@ class TopKLogits:
         `k` defaults to min(64, V). `mask` [T] or [B, T] marks the positions that count (all of them by default).
         Raises `GfvizError` for a wrong shape or dtype, V = 0, k < 1 or k > V. One pass over the logits, O(T·k) kept.
 
-        >>> import torch
         >>> TopKLogits.from_logits(torch.zeros(3, 10), k=11)
         Traceback (most recent call last):
         ...
         gfviz.errors.GfvizError: k = 11 exceeds the vocabulary of 10: pass k <= 10, or leave it out
+        """
+        return cls.with_picks(logits, k, mask)[0]
+
+    @classmethod
+    def with_picks(cls, logits: Tensor, k: int | None = None, mask: Tensor | None = None) -> tuple[TopKLogits, Picks]:
+        """`from_logits`, and what picks single logits whose gradient joins the signal's (see `Picks`).
+
+        >>> signal, picks = TopKLogits.with_picks(torch.tensor([[2.0, 1.0, 0.0]]), k=1)
+        >>> picks(torch.tensor([[2, 1]])).tolist()
+        [[0.0, 1.0]]
         """
         if logits.dim() not in (2, 3) or not logits.is_floating_point():
             raise GfvizError(
@@ -67,14 +76,15 @@ class TopKLogits:
             )
         k = _checked_k(k, logits.shape[-1])
         mask = _checked_mask(mask, logits)
-        values, ids, total = topk_logsumexp(logits, k)
-        return cls(
+        values, ids, total, picks = topk_logsumexp_picks(logits, k)
+        signal = cls(
             values=torch.where(mask.unsqueeze(-1), values, values.new_zeros(())),
             ids=torch.where(mask.unsqueeze(-1), ids, ids.new_zeros(())),
             logsumexp=torch.where(mask, total, total.new_zeros(())),
             mask=mask,
             vocab_size=logits.shape[-1],
         )
+        return signal, picks
 
     @property
     def k(self) -> int:

@@ -5,13 +5,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from gfviz.capture import load_model
+from gfviz.capture import forward, load_model
+from gfviz.fusion.arguments import training_arguments
 from gfviz.fusion.batch import pad_model
+from gfviz.fusion.config import parse_config
 from gfviz.fusion.evaluation import likelihood
+from gfviz.fusion.prepare import prepare
 from gfviz.fusion.rows import to_rows
 from gfviz.fusion.teachers import OnlineTeacher, answer_signal, forward_arguments, window_logits
 from gfviz.fusion.tokenise import ExampleEncoder
+from gfviz.fusion.trainer import FusionTrainer
+from gfviz.runs import RunDirectory
+from tests.fusion.test_fusion_trainer import settings
 from tests.fusion.tiny import sums
 
 
@@ -75,3 +83,49 @@ def test_scores_of_tokens_are_those_of_the_logits(zoo: dict[str, Path]) -> None:
     np.testing.assert_allclose(found.log_prob[order], log_prob, rtol=0, atol=3e-6)
     np.testing.assert_allclose(found.confidence[order], confidence, rtol=0, atol=3e-6)
     np.testing.assert_array_equal(found.correct[order], correct)
+
+
+class Largest(TorchDispatchMode):
+    """The most numbers in one result as wide as the vocabulary."""
+
+    def __init__(self, vocabulary: int) -> None:
+        super().__init__()
+        self.vocabulary, self.numbers = vocabulary, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        for item in tree_leaves(made):
+            # The head's own weights, seen from the side, are no logits.
+            if isinstance(item, torch.Tensor) and item.shape[-1:] == (self.vocabulary,) and item.is_contiguous():
+                self.numbers = max(self.numbers, item.numel())
+        return made
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_probe_reads_the_student_without_its_logits(
+    zoo: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    """Two rows of logits at a time, in mixed precision too; as many as the batch has where the model gives them."""
+    monkeypatch.setattr(forward, "_ROWS", 2)
+    config = parse_config(settings(zoo, tmp_path, training={"precision": precision}))
+    prepared = prepare(config, sums(7), [])
+    trainer = FusionTrainer(
+        prepared.trained, training_arguments(config, RunDirectory(tmp_path / "run")), prepared.objective,
+        prepared.train, prepared.collator, prepared.k,
+    )  # fmt: skip
+    model = trainer.accelerator.prepare(trainer.model)
+    trainer.model = model
+    batch = prepared.collator(prepared.train)["student"]
+    width = prepared.pivot.model.get_output_embeddings().weight.shape[0]
+    with Largest(width) as ours, torch.no_grad():
+        model.train()
+        found = trainer.probe_signal(batch)
+    assert model.training
+    with Largest(width) as plain, torch.no_grad():
+        prepared.pivot.model.eval()
+        whole = answer_signal(window_logits(model, batch, forward_arguments(model)), batch, prepared.k)
+    assert ours.numbers <= 2 * width
+    assert plain.numbers >= batch["mask"].numel() * width
+    near = 1e-5 if precision == "float32" else 2e-2
+    torch.testing.assert_close(found.signal.log_probs().float(), whole.signal.log_probs().float(), rtol=0, atol=near)
+    torch.testing.assert_close(found.token_log_prob.float(), whole.token_log_prob.float(), rtol=0, atol=near)

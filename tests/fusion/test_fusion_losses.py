@@ -19,8 +19,9 @@ from gfviz.fusion.losses import (
     disagreement,
 )
 from gfviz.fusion.losses.token import log_complement
-from gfviz.fusion.teachers import answer_signal, pick_logits
+from gfviz.fusion.teachers import answer_signal
 from gfviz.fusion.vocabularies import shared_tokens
+from gfviz.kernels import topk_logsumexp_picks
 from gfviz.signals import Vocabulary
 
 R, W, VS, VT, K = 3, 6, 11, 9, 5
@@ -246,20 +247,27 @@ def test_the_difference_of_graphs_in_tiles_of_any_size(tile: int, monkeypatch: p
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_picked_logit_has_the_gradient_of_a_gather(dtype: torch.dtype) -> None:
-    """Behind a layer, so that the sparse part meets the dense one of the logsumexp; with a token asked for twice."""
+    """Behind a layer, beside the gradient of the logsumexp; a token asked for twice, two picks, two backward passes."""
     draw = torch.Generator().manual_seed(0)
     weight = torch.randn(6, 40, generator=draw).to(dtype)
     hidden = torch.randn(2, 3, 6, generator=draw).to(dtype)
     ids = torch.randint(40, (2, 3, 7), generator=draw)
     ids[..., 1] = ids[..., 0]
     found = []
-    for pick in (pick_logits, lambda logits, ids: logits.gather(-1, ids)):
+    for ours in (True, False):
         leaf = hidden.clone().requires_grad_()
         logits = leaf @ weight
-        total = torch.logsumexp(logits.float(), -1).sum() - pick(logits, ids).float().square().sum()
-        total.backward()
-        found.append(leaf.grad)
-    torch.testing.assert_close(found[0], found[1])
+        values, _, total, picks = topk_logsumexp_picks(logits, 3)
+        if not ours:
+            values, total = logits.topk(3).values, torch.logsumexp(logits.float(), -1)
+            picks = lambda ids, logits=logits: logits.gather(-1, ids)  # noqa: E731
+        first = total.sum() - picks(ids).float().square().sum()
+        both = first + values.float().sum() + picks(ids[..., :2]).float().sum()
+        alone = picks(ids[..., 2:3]).float().sum()
+        found.append([torch.autograd.grad(value, leaf, retain_graph=True)[0] for value in (first, both, alone, first)])
+    for mine, plain in zip(*found):
+        torch.testing.assert_close(mine, plain)
+    assert torch.equal(found[0][0], found[0][3])
 
 
 def test_only_anchored_knows_which_token_is_which() -> None:

@@ -73,12 +73,12 @@ def test_a_teacher_that_is_right_only_where_positions_are_aligned_right(tmp_path
         found.append(AnswerSignal(signal, torch.zeros(inputs["mask"].shape)))
     from gfviz.fusion.objective import make_pair
 
-    pair = make_pair(found[0], found[1], part, torch.zeros(*batch["student"]["mask"].shape, 40))
+    pair = make_pair(found[0], found[1], part)
     assert int(part["aligned"].sum()) >= 2 * len(examples)
     assert UniversalLogitDistillation()(pair).total.item() == pytest.approx(0, abs=1e-5)
     moved = dict(part)
     moved["teacher_at"] = torch.where(part["aligned"], (part["teacher_at"] - 1).clamp_min(0), part["teacher_at"])
-    off_by_one = make_pair(found[0], found[1], moved, torch.zeros(*batch["student"]["mask"].shape, 40))
+    off_by_one = make_pair(found[0], found[1], moved)
     assert UniversalLogitDistillation()(off_by_one).total.item() > 0.1
 
 

@@ -27,11 +27,13 @@ class LossSum(NamedTuple):
 class AnswerSignal:
     """One model's signal over the window of answer positions, with the log-probability of its own answer tokens.
 
-    signal: [R, W, k]; token_log_prob: [R, W], the log-probability of each answer token, 0 where the mask is False.
+    signal: [R, W, k]; token_log_prob: [R, W], the log-probability of each answer token, 0 where the mask is False;
+    picks: gives the logits of any vocabulary ids [R, W, m], differentiable, where they were kept.
     """
 
     signal: TopKLogits
     token_log_prob: Tensor
+    picks: Callable[[Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ def units(part: dict[str, Tensor]) -> dict[Unit, Tensor]:
     """How many units of each kind a teacher's part of a batch holds, before any model ran."""
     return {
         "pairs": part["aligned"].sum(),
-        "examples": part["aligned"].new_tensor(len(part["rows"]), dtype=torch.int64),
+        # Filled in place: a tensor made from a number waits for a GPU.
+        "examples": part["aligned"].new_full((), len(part["rows"]), dtype=torch.int64),
         "chunks": part["chunks"].sum(),
     }
 

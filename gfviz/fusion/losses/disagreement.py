@@ -14,26 +14,49 @@ from torch.autograd.function import once_differentiable
 _TILE = 1 << 22
 
 
+def known_size(size: Tensor, bound: int) -> int:
+    """A size that depends on data: itself on a CPU, where reading it costs nothing, and `bound` where it would wait."""
+    return min(int(size), bound) if size.device.type == "cpu" else bound
+
+
+def own_numbers(sides: list[Tensor], inside: list[Tensor], tokens: int) -> tuple[list[Tensor], Tensor]:
+    """Number the tokens that occur in each example from 0, without gaps, ascending.
+
+    sides: token numbers [R, W, k] below `tokens` where inside [R, W, k] holds. Returns the new number of each entry
+    (any where it is not inside) and how many an example has [R]. O(R·(tokens + W·k)); no sort.
+
+    >>> numbers = torch.tensor([[[5, 2]], [[2, 2]]])
+    >>> found, counts = own_numbers([numbers], [torch.tensor([[[True, True]], [[True, False]]])], 6)
+    >>> found[0].tolist(), counts.tolist()
+    ([[[1, 0]], [[0, 0]]], [2, 1])
+    """
+    occurs = torch.zeros(len(sides[0]), tokens + 1, dtype=torch.bool, device=sides[0].device)
+    keys = [torch.where(here, numbers, tokens) for numbers, here in zip(sides, inside)]
+    for key in keys:
+        occurs.scatter_(1, key.flatten(1), True)
+    upto = occurs[:, :tokens].cumsum(1)
+    counts = upto[:, -1] if tokens else upto.new_zeros(len(upto))
+    # One more column for what is outside.
+    upto = torch.nn.functional.pad(upto, (0, 1), value=1)
+    return [upto.gather(1, key.flatten(1)).view_as(key) - 1 for key in keys], counts
+
+
 def token_nodes(sides: list[Tensor], inside: list[Tensor], tokens: int) -> tuple[list[Tensor], int]:
     """Number the tokens that occur in each example, apart from the other examples' and without gaps.
 
-    sides: token numbers [R, W, k] below `tokens` where inside [R, W, k] holds. Returns a node for each entry, the node
-    `count` for those outside, and `count`. O(R·(tokens + W·k)); no sort.
+    As `own_numbers`; returns a node for each entry, the node `count` for those outside, and `count`: the number of
+    nodes, or (on a GPU, which would have to be waited for) a bound of it.
 
     >>> numbers = torch.tensor([[[5, 2]], [[2, 2]]])
     >>> nodes, count = token_nodes([numbers], [torch.tensor([[[True, True]], [[True, False]]])], 6)
     >>> nodes[0].tolist(), count
     ([[[1, 0]], [[2, 3]]], 3)
     """
-    rows = torch.arange(len(sides[0]), device=sides[0].device)[:, None, None] * tokens
-    outside = len(sides[0]) * tokens
-    keys = [torch.where(here, numbers + rows, outside) for numbers, here in zip(sides, inside)]
-    occurs = torch.zeros(outside + 1, dtype=torch.bool, device=keys[0].device)
-    for key in keys:
-        occurs[key.flatten()] = True
-    occurs[outside] = True
-    places = occurs.cumsum(0) - 1
-    return [places[key] for key in keys], int(places[-1])
+    found, counts = own_numbers(sides, inside, tokens)
+    entries = sum(numbers[0].numel() for numbers in sides)
+    count = known_size(counts.sum(), len(counts) * min(tokens, entries))
+    first = (counts.cumsum(0) - counts)[:, None, None]
+    return [torch.where(here, numbers + first, count) for numbers, here in zip(found, inside)], count
 
 
 def squared_difference(ours: Tensor, theirs: Tensor, our_nodes: Tensor, their_nodes: Tensor, count: int) -> Tensor:
@@ -41,8 +64,8 @@ def squared_difference(ours: Tensor, theirs: Tensor, our_nodes: Tensor, their_no
 
     ours [R, W, k] and theirs [R, W', k'] are the entries of x and y on the nodes of `token_nodes`; what stands on the
     node `count` must be 0. With the Grams of x with x, x with y and y with y the value is Σ (x_t·x_s)² − 2 Σ (x_t·y_s)²
-    + Σ (y_t·y_s)², because ‖XᵀX − YᵀY‖² is that for any two matrices of equal width. O(R·W²·k) time, one tile of
-    memory (some 10 MB) beside the arguments.
+    + Σ (y_t·y_s)², because ‖XᵀX − YᵀY‖² is that for any two matrices of equal width. O(R·W²·k) time, beside the
+    arguments one tile of memory: some 10 MB, or 64 bytes a node where that is more.
 
     >>> x, y = torch.tensor([[[1.0]]]), torch.tensor([[[2.0]]])
     >>> squared_difference(x, y, torch.tensor([[[0]]]), torch.tensor([[[0]]]), 1).tolist()

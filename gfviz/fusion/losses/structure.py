@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gfviz.errors import GfvizError
 from gfviz.fusion.losses.base import AnswerSignal, LossSum, SignalPair, Unit
-from gfviz.fusion.losses.disagreement import squared_difference, token_nodes
+from gfviz.fusion.losses.disagreement import known_size, own_numbers, squared_difference, token_nodes
 from gfviz.gromov.batched import GraphSummary, Kind, lower_bound
 from gfviz.signals import TopKLogits
 
@@ -120,7 +120,8 @@ class AnchoredGLD:
 
     def __call__(self, pair: SignalPair) -> LossSum:
         sides = (pair.student, pair.teacher)
-        self.maps = tuple(table.to(pair.aligned.device) for table in self.maps)  # type: ignore[assignment]
+        home = pair.aligned.device
+        self.maps = tuple(table.to(home, non_blocking=True) for table in self.maps)  # type: ignore[assignment]
         shared = [table[side.signal.ids] for table, side in zip(self.maps, sides)]
         known = [(numbers >= 0) & side.signal.mask.unsqueeze(-1) for numbers, side in zip(shared, sides)]
         z = [side.signal.normalized(self.normalize).to(side.signal.logsumexp.dtype) for side in sides]
@@ -132,30 +133,28 @@ class AnchoredGLD:
         return _per_example(value + self._unshared(sides, z, known))
 
     def _unshared(self, sides: tuple[AnswerSignal, AnswerSignal], z: list[Tensor], known: list[Tensor]) -> Tensor:
-        profiles = []
-        for side, table, values, inside in zip(sides, self.maps, z, known):
-            outside = ~inside & side.signal.mask.unsqueeze(-1)
-            (nodes,), count = token_nodes([side.signal.ids], [outside], len(table))
-            weighted = torch.where(outside, values * values.sum(-1, keepdim=True), values.new_zeros(()))
-            profiles.append(_sorted_sums(weighted, nodes, count))
-        width = max(profile.shape[-1] for profile in profiles)
-        first, second = (torch.nn.functional.pad(profile, (0, width - profile.shape[-1])) for profile in profiles)
+        outside = [~inside & side.signal.mask.unsqueeze(-1) for side, inside in zip(sides, known)]
+        found = [
+            own_numbers([side.signal.ids], [here], len(table)) for side, table, here in zip(sides, self.maps, outside)
+        ]
+        bounds = [min(len(table), side.signal.ids[0].numel()) for side, table in zip(sides, self.maps)]
+        width = max(known_size(counts.max(), bound) for (_, counts), bound in zip(found, bounds))
+        first, second = (
+            _sorted_sums(values * values.sum(-1, keepdim=True), here, numbers, width)
+            for values, here, ((numbers,), _) in zip(z, outside, found)
+        )
         return (first - second).square().sum(-1)
 
 
-def _sorted_sums(entries: Tensor, nodes: Tensor, count: int) -> Tensor:
-    """Sums of [R, W, k] on each example's own nodes, descending [R, n]; n nodes at most in an example, 0 beyond."""
-    rows = len(entries)
-    owner = torch.arange(rows, device=nodes.device)[:, None].expand(rows, nodes[0].numel())
-    homes = nodes.new_zeros(count + 1).scatter_(0, nodes.flatten(1).flatten(), owner.flatten())
-    held = torch.bincount(homes[:count], minlength=rows)
-    first = held.cumsum(0) - held
-    width = int(held.max()) if count else 0
-    # Nodes of an example follow each other, so that its first one tells the place of the others.
-    places = torch.where(nodes < count, nodes - first[:, None, None], width).flatten(1)
-    sums = entries.new_zeros(rows, width + 1).scatter_add(1, places, entries.flatten(1))
+def _sorted_sums(entries: Tensor, inside: Tensor, numbers: Tensor, width: int) -> Tensor:
+    """Sums of [R, W, k] on each example's own `numbers` below `width`, where inside, descending [R, width].
+
+    Zeros, where an example has fewer, are sorted among them: their number makes no difference then.
+    """
+    places = torch.where(inside, numbers, width).flatten(1)
+    sums = entries.new_zeros(len(entries), width + 1).scatter_add(1, places, entries.flatten(1))
     return sums[:, :width].sort(-1, descending=True).values
 
 
 def _per_example(values: Tensor) -> LossSum:
-    return LossSum(values.sum(), values.new_tensor(len(values)), {})
+    return LossSum(values.sum(), values.new_full((), len(values)), {})

@@ -66,7 +66,8 @@ class ApproximateLikelihoodMatching:
         self.temperature = temperature
 
     def __call__(self, pair: SignalPair) -> LossSum:
-        count = int(max(1, pair.teacher_chunks.max().item() + 1))
+        # A span holds a token of both sides: their number is bounded without a look at the data.
+        count = min(pair.student_chunks.shape[1], pair.teacher_chunks.shape[1])
         ours = _chunk_sums(pair.student.token_log_prob, pair.student_chunks, count) / self.temperature
         theirs = _chunk_sums(pair.teacher.token_log_prob, pair.teacher_chunks, count) / self.temperature
         exists = torch.arange(count, device=ours.device) < pair.chunks.unsqueeze(1)
