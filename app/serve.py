@@ -5,8 +5,8 @@ import threading
 from gfvizui.warming import warm
 
 if __name__ == "__main__":
-    # Beside Streamlit's own start; the server answers when both are done.
-    threading.Thread(target=warm, daemon=True, name="warm").start()
     from streamlit.web.cli import main
 
+    # Not beside Streamlit's own imports: Plotly, which is among them, takes a pandas that is half imported for whole.
+    threading.Thread(target=warm, daemon=True, name="warm").start()
     main(prog_name="streamlit")

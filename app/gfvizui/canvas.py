@@ -1,4 +1,4 @@
-"""The graph canvas as a Streamlit component, without the manifest that Streamlit wants in a wheel.
+"""The graph canvas and the view of curves as Streamlit components, without the manifest that these want in a wheel.
 
 Under `server.py` the built script has an address of its own, and Streamlit is given one line that fetches it: the
 browser has it before the page asks for it and keeps it compiled. Elsewhere the whole script is passed inline.
@@ -6,11 +6,13 @@ browser has it before the page asks for it and keeps it compiled. Elsewhere the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 import streamlit as st
 
+from gfviz.figures import Drawing, board
 from gfvizui.assets import BUILD, Assets, address_of
 
 
@@ -25,9 +27,10 @@ export default render;
 
 
 @cache
-def _component():
-    css = (BUILD / "canvas.css").read_text(encoding="utf-8")
-    return st.components.v2.component("gfviz_canvas", js=script("canvas"), css=css)
+def component(name: str):
+    """The component of build/`name`.js and .css."""
+    css = (BUILD / f"{name}.css").read_text(encoding="utf-8")
+    return st.components.v2.component(f"gfviz_{name}", js=script(name), css=css)
 
 
 def graph_canvas(
@@ -44,10 +47,15 @@ def graph_canvas(
     stays the same. `command` {nonce, selected?, side?, threshold?} is obeyed once for each nonce.
     """
     data = {"panes": panes, "height": height, "links": links, "memory": memory, "command": command}
-    state = _component()(
+    state = component("canvas")(
         key=key, data=data, on_selected_change=_nothing, on_threshold_change=_nothing, height="content"
     )
     return state.selected, state.threshold
+
+
+def curves(drawings: Sequence[Drawing], key: str, memory: str) -> None:
+    """Draw charts in two columns. Zoom and hidden lines survive newer numbers while `memory` stays the same."""
+    component("curves")(key=key, data=board(drawings) | {"memory": memory}, height="content")
 
 
 def _nothing() -> None:

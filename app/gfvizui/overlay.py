@@ -5,9 +5,9 @@ from __future__ import annotations
 import streamlit as st
 
 from gfviz.errors import GfvizError
-from gfviz.figures import Line, config_difference, curve_figure
+from gfviz.figures import Line, config_difference, curve_drawing
 from gfviz.runs import RunDirectory
-from gfvizui import parts
+from gfvizui import canvas, parts
 from gfvizui.runcurves import lines_for, reader_of
 
 FIRST = ("loss/total", "loss/sft", "eval/exact_match")
@@ -35,14 +35,15 @@ def comparison(runs: list[RunDirectory]) -> None:
 
 
 def _curves(runs: list[RunDirectory], chosen: list[str], smoothing: float) -> None:
-    columns = st.columns(2, gap="medium")
-    for index, name in enumerate(chosen):
+    drawings = []
+    for name in chosen:
         lines: dict[str, Line] = {}
         for run in runs:
             try:
                 lines |= lines_for(reader_of(run), {run.id: name})
             except GfvizError:
                 continue  # removed while it was watched
-        with columns[index % 2]:
-            figure = curve_figure(lines, parts.theme(), smoothing, name, height=300)
-            parts.chart(figure.update_layout(showlegend=True), f"compare_{index}", name)
+        drawing = curve_drawing(lines, parts.theme(), smoothing, name, height=300)
+        # Also where a single run has the metric: which one it is.
+        drawings.append(drawing._replace(layout={**drawing.layout, "showlegend": True}))
+    canvas.curves(drawings, "compare_curves", f"compare/{'/'.join(run.id for run in runs)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 import numpy as np
 import streamlit as st
@@ -11,11 +10,8 @@ import streamlit as st
 from gfviz.errors import GfvizError
 from gfviz.figures import Drawing, Line, curve_drawing, distance_drawing, lines_of
 from gfviz.runs import CoarseSeries, RunDirectory, RunReader, RunStatus
-from gfvizui import parts
+from gfvizui import canvas, parts
 from gfvizui.controls import Control, controls_of
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
 
 BUCKETS = 400
 _BOUND = re.compile(r"graph/(?P<teacher>.+)/(?P<side>lower|upper)")
@@ -51,27 +47,15 @@ def lines_for(reader: RunReader, names: dict[str, str]) -> dict[str, Line]:
 
 
 def curves(run: RunDirectory, reader: RunReader, status: RunStatus) -> None:
-    """All curves of a run; drawn again only when a newer row is there, and then only what has changed of them."""
+    """All curves of a run; read again only when a newer row is there."""
     chosen = st.session_state.get("smoothing", 0.6)
     mark = tuple(sorted((name, step) for name, (step, _, _) in reader.latest().items())), status.generation
     key = (str(reader.run.path), parts.theme(), chosen, mark)
-    kept = st.session_state.get("run_figures")
+    kept = st.session_state.get("run_drawings")
     if kept is None or kept[0] != key:
-        shown: dict[str, tuple[Drawing, go.Figure]] = kept[1] if kept else {}
-        drawings = drawings_of(run, reader, status, chosen, parts.theme())
-        kept = (key, {title: (drawing, redrawn(drawing, shown.get(title))) for title, drawing in drawings.items()})
-        st.session_state["run_figures"] = kept
-    listed = [(title, figure) for title, (_, figure) in kept[1].items()]
-    for start in range(0, len(listed), 2):
-        # A row at a time: charts beside each other begin at one height.
-        for index, (column, (title, figure)) in enumerate(zip(st.columns(2, gap="medium"), listed[start : start + 2])):
-            with column:
-                parts.chart(figure, f"run_{start + index}", title)
-
-
-def redrawn(drawing: Drawing, shown: tuple[Drawing, go.Figure] | None) -> go.Figure:
-    """The drawing's figure: the one shown now with newer numbers, where that is enough."""
-    return drawing.figure() if shown is None else drawing.onto(shown[1], shown[0])
+        kept = (key, list(drawings_of(run, reader, status, chosen, parts.theme()).values()))
+        st.session_state["run_drawings"] = kept
+    canvas.curves(kept[1], "run_curves", f"run/{run.id}")
 
 
 def drawings_of(

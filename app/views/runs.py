@@ -80,7 +80,23 @@ def draw() -> None:
             "gfviz demo\ngfviz fuse CONFIG.yaml",
         )
         return
-    chosen = overview(runs)
+    table, below = st.container(), st.container()
+    # The table's script is larger than all others of this page together. Before it has been there nothing is chosen in
+    # it, so what the address asks for need not wait for it.
+    if "runs_table" in st.session_state:
+        with table:
+            chosen = overview(runs)
+        with below:
+            show(runs, chosen)
+    else:
+        with below:
+            show(runs, [])
+        with table:
+            overview(runs)
+
+
+def show(runs: list[RunDirectory], chosen: list[str]) -> None:
+    """The runs whose rows are chosen, or that the address names; without either the newest."""
     if chosen:
         st.session_state["runs_chosen"] = True
     elif st.session_state.pop("runs_chosen", False):

@@ -9,7 +9,7 @@ from gfviz.figures.curves import (
     lines_of,
     smoothed,
 )
-from gfviz.figures.drawing import Drawing
+from gfviz.figures.drawing import Drawing, board
 from gfviz.figures.ladder import interval_figure, ladder_figure, share_figure
 from gfviz.figures.matrix import heat_figure, profile_figure, tail_figure
 from gfviz.figures.palette import CATEGORIES, THEMES, Theme, blank, series_color, theme_of
@@ -42,6 +42,7 @@ __all__ = [
     "Line",
     "Theme",
     "blank",
+    "board",
     "canvas_links",
     "canvas_pane",
     "community_names",

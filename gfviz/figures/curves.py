@@ -9,7 +9,7 @@ import numpy as np
 
 from gfviz.figures.drawing import Drawing
 from gfviz.figures.palette import series_color, theme_of, translucent
-from gfviz.figures.text import plotly_text
+from gfviz.figures.text import plotly_text, visible_token
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -77,12 +77,9 @@ def curve_drawing(
     """
     if not lines:
         return Drawing(theme, title, [], {"height": height}, "Nothing logged yet")
-    traces = [
-        _beside(plotly_text(name), line, smoothing, theme, index)
-        for index, (name, line) in enumerate((beside or {}).items())
-    ]
+    traces = [_beside(name, line, smoothing, theme, index) for index, (name, line) in enumerate((beside or {}).items())]
     for index, (name, line) in enumerate(lines.items()):
-        traces += _curve(plotly_text(name), line, smoothing, series_color(index, theme), index)
+        traces += _curve(name, line, smoothing, series_color(index, theme), index)
     entries = len(lines) + len(beside or {})
     layout: dict[str, Any] = {"height": height, "showlegend": entries > 1, "xaxis": _steps_axis(total_steps)}
     if log_y:
@@ -90,11 +87,17 @@ def curve_drawing(
     return Drawing(theme, title, traces, layout | _legend_below(entries, height))
 
 
-def _curve(shown: str, line: Line, smoothing: float, color: str, index: int) -> list[dict[str, Any]]:
+def _named(name: str, group: str) -> dict[str, str]:
+    """What a trace is called as plain text: a line, and its entry in the legend."""
+    return {"name": visible_token(name), "group": visible_token(group)}
+
+
+def _curve(name: str, line: Line, smoothing: float, color: str, index: int) -> list[dict[str, Any]]:
     """A line, and under it what it was made from."""
     traces = []
+    shown = plotly_text(name)
     if line.low is not None and line.high is not None:
-        traces.append(_band(line.steps, line.low, line.high, color))
+        traces.append(_band(name, line.steps, line.low, line.high, color))
     elif smoothing > 0 and len(line.steps) > 2:
         traces.append(
             {
@@ -104,6 +107,7 @@ def _curve(shown: str, line: Line, smoothing: float, color: str, index: int) -> 
                 "line": {"color": translucent(color, 0.3), "width": 1},
                 "hoverinfo": "skip",
                 "showlegend": False,
+                "meta": _named(name, name),
             }
         )
     traces.append(
@@ -112,6 +116,7 @@ def _curve(shown: str, line: Line, smoothing: float, color: str, index: int) -> 
             "y": smoothed(line.values, smoothing).astype(np.float32),
             "mode": "lines+markers" if len(line.steps) < 3 else "lines",
             "name": shown,
+            "meta": _named(name, name),
             "line": {"color": color, "width": 2, "dash": "solid" if index < 6 else "dot"},
             "hovertemplate": f"{shown}<br>step %{{x}}: %{{y:.5g}}<extra></extra>",
         }
@@ -133,8 +138,10 @@ def _legend_below(entries: int, height: int, beyond: int = 3) -> dict[str, Any]:
     return {"height": height, "legend": place, "margin": {"b": 30 + 20 * rows}}
 
 
-def _beside(shown: str, line: Line, smoothing: float, theme: str, index: int) -> dict[str, Any]:
+def _beside(name: str, line: Line, smoothing: float, theme: str, index: int) -> dict[str, Any]:
+    shown = plotly_text(name)
     return {
+        "meta": _named(name, name),
         "x": line.steps,
         "y": smoothed(line.values, smoothing).astype(np.float32),
         "mode": "lines+markers" if len(line.steps) < 3 else "lines",
@@ -145,13 +152,14 @@ def _beside(shown: str, line: Line, smoothing: float, theme: str, index: int) ->
     }
 
 
-def _band(steps: np.ndarray, low: np.ndarray, high: np.ndarray, color: str) -> dict[str, Any]:
+def _band(group: str, steps: np.ndarray, low: np.ndarray, high: np.ndarray, color: str) -> dict[str, Any]:
     # One closed outline draws in one pass; NaN would cut it, so gaps are bridged.
     keep = np.isfinite(low) & np.isfinite(high)
     steps, low, high = steps[keep], low[keep], high[keep]
     return {
         "x": np.concatenate([steps, steps[::-1]]),
         "y": np.concatenate([high, low[::-1]]).astype(np.float32),
+        "meta": _named(group, group),
         "fill": "toself",
         "fillcolor": translucent(color, 0.16),
         "mode": "lines",
@@ -189,7 +197,7 @@ def distance_drawing(
     for index, (teacher, (steps, lower, upper)) in enumerate(bands.items()):
         color = series_color(index, theme)
         shown = plotly_text(teacher)
-        traces.append(_band(steps, np.asarray(lower, float), np.asarray(upper, float), color))
+        traces.append(_band(teacher, steps, np.asarray(lower, float), np.asarray(upper, float), color))
         for values, name, dash, legend in ((upper, "at most", "solid", True), (lower, "at least", "dot", False)):
             traces.append(
                 {
@@ -198,6 +206,7 @@ def distance_drawing(
                     "mode": "lines+markers" if len(steps) < 40 else "lines",
                     "marker": {"size": 5},
                     "name": shown,
+                    "meta": _named(f"{teacher}, {name}", teacher),
                     "showlegend": legend,
                     "legendgroup": shown,
                     "line": {"color": color, "width": 1.8, "dash": dash},

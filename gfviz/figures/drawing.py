@@ -1,7 +1,8 @@
-"""A chart as plain data, so that a newer one with the same lines only changes their numbers.
+"""A chart of lines as plain data: for Plotly, in reports and notebooks, and for the app's own view of curves.
 
 Plotly checks every property of every object it makes, which for one chart takes longer than reading, smoothing and
-sending its data; a chart that ticks is therefore made once.
+sending its data, and its script is five megabytes that a browser has to read before the first line is on the screen.
+What ticks every second, and what somebody waits for, is therefore drawn by a view of a few kilobytes.
 """
 
 from __future__ import annotations
@@ -9,14 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from gfviz.figures.palette import blank
+from gfviz.figures.view import packed
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-
-NUMBERS = ("x", "y")
 
 
 class Drawing(NamedTuple):
@@ -34,28 +32,62 @@ class Drawing(NamedTuple):
         figure.add_traces([{"type": "scatter", **trace} for trace in self.traces])
         return figure.update_layout(dict(self.layout))
 
-    def like(self, other: Drawing) -> bool:
-        """Whether the two differ in the numbers of their traces at most."""
-        return self._style() == other._style()
+    def message(self) -> dict[str, Any]:
+        """What the app's own view of curves draws: plain values, `x` and `y` still arrays (`board` packs them).
 
-    def _style(self) -> tuple:
-        traces = [{key: value for key, value in trace.items() if key not in NUMBERS} for trace in self.traces]
-        return self.theme, self.title, self.note, dict(self.layout), traces
-
-    def onto(self, figure: go.Figure, drawn: Drawing) -> go.Figure:
-        """`figure`, which shows `drawn`, brought to this drawing: in place where they are `like`, else a new one.
-
-        >>> import numpy as np
-        >>> x, layout = np.arange(2), {"height": 99}
-        >>> one, two = (Drawing("light", "t", [{"x": x, "y": np.array([0, k])}], layout) for k in (1, 2))
-        >>> figure = one.figure()
-        >>> two.onto(figure, one) is figure, figure.data[0].y.tolist()
-        (True, [0, 2])
+        A trace is a line, a closed area (`fill`), or a line with a mark at every point; `name` is what is read at the
+        cross line, `group` what stands in the legend.
         """
-        if not self.like(drawn):
-            return self.figure()
-        for trace, before, now in zip(figure.data, drawn.traces, self.traces):
-            for name in NUMBERS:
-                if not np.array_equal(before[name], now[name], equal_nan=True):
-                    trace[name] = now[name]
-        return figure
+        axes = {axis: self.layout.get(axis) or {} for axis in ("xaxis", "yaxis")}
+        return {
+            "title": self.title,
+            "note": self.note,
+            # Plotly's height includes title, legend and the numbers below; the view's only the numbers.
+            "height": int(self.layout["height"]) - 34,
+            "range": axes["xaxis"].get("range"),
+            "log": axes["yaxis"].get("type") == "log",
+            "tozero": axes["yaxis"].get("rangemode") == "tozero",
+            "legend": self.layout.get("showlegend", True),
+            "traces": [_plain(trace) for trace in self.traces],
+        }
+
+
+def _plain(trace: Mapping[str, Any]) -> dict[str, Any]:
+    line, marker = trace.get("line", {}), trace.get("marker", {})
+    spoken = trace.get("meta", {})
+    marks = "open" if marker.get("symbol") == "circle-open" else "full"
+    return {
+        "name": spoken.get("name", ""),
+        "group": spoken.get("group", ""),
+        "x": trace["x"],
+        "y": trace["y"],
+        "color": line.get("color"),
+        "width": line.get("width", 2),
+        "dash": line.get("dash", "solid"),
+        "fill": trace.get("fillcolor"),
+        "marks": marks if "markers" in trace["mode"] else None,
+        "hover": trace.get("hoverinfo") != "skip",
+        "legend": trace.get("showlegend", True),
+    }
+
+
+def board(drawings: Sequence[Drawing]) -> dict[str, Any]:
+    """The message that draws all of `drawings`: {"charts": …, "arrays": …}, JSON values only.
+
+    Steps are packed as little-endian float64, values as float32, each array once: a line, the one that it smooths and
+    its range share their steps. Cost: linear, a millisecond for a dozen charts of 400 buckets.
+
+    >>> import numpy as np
+    >>> x = np.array([0.0, 1.0])
+    >>> line = {"x": x, "y": x, "mode": "lines", "meta": {"name": "a", "group": "a"}}
+    >>> made = board([Drawing("light", "t", [line, line], {"height": 100})])
+    >>> [(trace["x"], trace["y"]) for trace in made["charts"][0]["traces"]], len(made["arrays"])
+    ([(0, 1), (0, 1)], 2)
+    """
+    places: dict[str, int] = {}
+    charts = [drawing.message() for drawing in drawings]
+    for chart in charts:
+        for trace in chart["traces"]:
+            for axis, kind in (("x", "<f8"), ("y", "<f4")):
+                trace[axis] = places.setdefault(packed(trace[axis], kind), len(places))
+    return {"charts": charts, "arrays": list(places)}

@@ -6,6 +6,7 @@ import json
 import pytest
 from playwright.sync_api import expect
 
+from gfviz.runs import list_runs
 from tests.app.conftest import HOSTILE, make_graph
 
 pytestmark = pytest.mark.browser
@@ -242,6 +243,46 @@ def test_every_page_in_both_themes_and_nothing_leaves_the_machine(chromium, app_
     assert tab.errors == []
     assert tab.page.evaluate("window.hacked") is None
     context.close()
+
+
+def test_curves_are_read_zoomed_and_hidden_by_keys_and_pointer(tab, home):
+    run = next(run for run in list_runs(home) if run.record().name == "one")
+    tab.open(f"runs?run={run.id}")
+    loss, band = tab.page.locator(".curves .chart").nth(0), tab.page.locator(".curves .chart").nth(1)
+    plot = loss.locator(".plot")
+    raw, smooth = (loss.locator("path.line").nth(k).get_attribute("d") for k in range(2))
+    assert raw.count("L") == smooth.count("L") == 39 and raw != smooth
+    plot.focus()
+    for key in ("ArrowLeft", "ArrowLeft", "ArrowLeft", "ArrowRight"):
+        tab.page.keyboard.press(key)
+    # The last of forty steps, two to the left; the loss is smoothed, the raw one is 2 − 38/40.
+    assert loss.locator(".tip .step").inner_text() == "step 38"
+    assert loss.locator(".said").inner_text().startswith("step 38: total 1.0")
+    along = loss.locator("text.along")
+    whole = along.all_text_contents()
+    tab.page.keyboard.press("+")
+    assert float(along.all_text_contents()[0]) > float(whole[0])
+    tab.page.get_by_label("Filter").click()
+    tab.page.keyboard.type("on")
+    tab.page.keyboard.press("Enter")
+    tab.calm()
+    assert along.all_text_contents() != whole, "a rerun lost the zoom"
+    loss.get_by_role("button", name="Show all").click()
+    assert along.all_text_contents() == whole
+    box = plot.bounding_box()
+    tab.page.mouse.move(box["x"] + 0.4 * box["width"], box["y"] + 60)
+    tab.page.mouse.down()
+    tab.page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 60, steps=4)
+    tab.page.mouse.up()
+    assert along.all_text_contents() != whole
+    assert loss.locator(".tip").is_visible()
+    tab.page.mouse.dblclick(box["x"] + 0.5 * box["width"], box["y"] + 60)
+    assert along.all_text_contents() == whole
+    assert band.locator("path.band").count() == 1
+    band.get_by_role("button", name="arith").click()
+    assert band.locator("path").count() == 0
+    assert tab.page.locator(".js-plotly-plot").count() == 0
+    assert tab.errors == []
 
 
 def test_without_webgl_the_canvas_says_so(chromium, app_url):

@@ -336,24 +336,38 @@ def test_lines_of_controls_lie_beside_and_many_entries_go_below():
     assert many.layout.height > plain.layout.height
 
 
-def test_a_drawing_with_other_numbers_keeps_its_figure_and_one_with_another_style_does_not():
-    from gfviz.figures import Line, curve_drawing
+def test_the_message_of_curves_holds_the_numbers_of_the_figure_once_each():
+    import base64
+    import json
 
-    def drawn(last: float, smoothing: float = 0.5, names: str = "ab"):
-        values = np.array([4.0, np.nan, 2.0, last])
-        return curve_drawing({name: Line(np.arange(4), values) for name in names}, smoothing=smoothing, title="t")
+    from gfviz.figures import Line, board, curve_drawing, distance_drawing
 
-    one, two = drawn(1.0), drawn(0.5)
-    figure = one.figure()
-    before = figure.to_dict()
-    again = two.onto(figure, one)
-    assert again is figure
-    # The numbers are the new drawing's, everything else is as it was.
-    assert again.to_dict() == two.figure().to_dict() != before
-    assert one.onto(again, two).to_dict() == before
-    for other in (drawn(1.0, names="abc"), drawn(1.0, smoothing=0.0)):
-        assert other.onto(figure, one) is not figure
-        assert other.onto(figure, one).to_dict() == other.figure().to_dict()
+    steps, values = np.arange(4), np.array([4.0, np.nan, 2.0, 1.0])
+    line = Line(steps, values)
+    curve = curve_drawing(
+        {"<b>": line, "\u202eevil": line}, smoothing=0.5, title="t", total_steps=100, beside={"c": line}
+    )
+    band = distance_drawing({"teacher": (steps, values, values + 1)})
+    sent = json.loads(json.dumps(board([curve, band])))
+    assert len(sent["arrays"]) == len(set(sent["arrays"]))
+    for drawing, chart in zip((curve, band), sent["charts"]):
+        figure = drawing.figure()
+        assert len(chart["traces"]) == len(figure.data)
+        for shown, trace in zip(figure.data, chart["traces"]):
+            x = np.frombuffer(base64.b64decode(sent["arrays"][trace["x"]]), "<f8")
+            y = np.frombuffer(base64.b64decode(sent["arrays"][trace["y"]]), "<f4")
+            np.testing.assert_array_equal(x, np.asarray(shown.x, float))
+            np.testing.assert_array_equal(y, np.asarray(shown.y, np.float32))
+            assert trace["hover"] == (shown.hoverinfo != "skip")
+            assert trace["fill"] == shown.fillcolor
+    first, second = sent["charts"]
+    assert (first["range"], first["tozero"], first["legend"]) == ([0, 102.0], False, True)
+    assert (second["range"], second["tozero"], second["log"]) == (None, True, False)
+    # Text goes into the page as text: nothing is escaped, and nothing turns the reading direction.
+    assert [trace["name"] for trace in first["traces"]] == ["c", "<b>", "<b>", "⟨RLO⟩evil", "⟨RLO⟩evil"]
+    assert [trace["name"] for trace in second["traces"][1:]] == ["teacher, at most", "teacher, at least"]
+    assert {trace["group"] for trace in second["traces"]} == {"teacher"}
+    assert curve_drawing({}, title="t").message()["note"] == "Nothing logged yet"
 
 
 def test_report_is_one_file_with_all_text_escaped():
