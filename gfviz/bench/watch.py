@@ -62,13 +62,20 @@ class Watcher:
     def look(self) -> Look:
         """Have the browser give back what it may, then read what stays. About a second of the browser's time."""
         before = self._processes()[0]
+        # A page that goes on drawing makes tens of MB of new garbage until all processes are read on a busy machine.
+        self._probe.send("Page.setWebLifecycleState", {"state": "frozen"})
+        try:
+            return self._settled(before)
+        finally:
+            self._probe.send("Page.setWebLifecycleState", {"state": "active"})
+
+    def _settled(self, before: float) -> Look:
         self._browser.send("Memory.simulatePressureNotification", {"level": "critical"})
         # The first collection lets go of what finalisers and weak references held, the second of what that freed.
         for _ in range(2):
             self._probe.send("HeapProfiler.collectGarbage")
             self._page.wait_for_timeout(1000 * _SETTLE_SECONDS)
         self._probe.send("HeapProfiler.collectGarbage")
-        # At once, before the page makes new garbage: reading the processes takes longer.
         told = {item["name"]: item["value"] for item in self._probe.send("Performance.getMetrics")["metrics"]}
         browser, pages = self._processes()
         return Look(browser, pages, told["JSHeapUsedSize"] / 1e6, told["Nodes"], before)
