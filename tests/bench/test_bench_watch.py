@@ -10,8 +10,10 @@ from gfviz.bench.watch import Look, Watcher, growth
 
 pytestmark = pytest.mark.browser
 
-# A page that needs 40 MB makes 0.4 MB of numbers, some DOM and a buffer at every tick, and keeps what KEEP names.
+# A page that needs 40 MB and 4 000 nodes makes 0.4 MB of numbers, some DOM and a buffer at every tick, and keeps what
+# KEEP names.
 PAGE = """<body><main></main><script>
+for (let i = 0; i < 4000; i++) document.body.append(document.createElement('hr'))
 const kept = [Array.from({length: 5000000}, Math.random)]
 setInterval(() => {
   const numbers = Array.from({length: 50000}, Math.random)
