@@ -31,8 +31,8 @@ def print_plan(size: str) -> None:
         )
     if found.again:
         messages().print(
-            "After all tiers, and once more after the attempts, of each kind of labels without a confirmed one: the "
-            "structure loss with the smallest p among those that beat all, in the same way, on the seeds "
+            "After all tiers, and again after each tier of attempts, of each kind of labels without a confirmed one: "
+            "the structure loss with the smallest p among those that beat all, in the same way, on the seeds "
             f"{', '.join(map(str, found.again))}.",
             soft_wrap=True,
         )

@@ -145,6 +145,28 @@ def _models(report: Report, study: FusionStudy) -> None:
     report.table(pd.DataFrame(rows), "What the study trained, with held-out scores.")
 
 
+def _young(size: dict[str, Any]) -> str:
+    young = size["young"]
+    if young is None:
+        return ""
+    return (
+        f"; those of a young pivot (trained for {young['pivot']['steps']} steps in place of {size['pivot']['steps']}) "
+        f"{young['unlabelled']}, at the rate {young['rate']:g} in place of {size['rate']:g}"
+    )
+
+
+def _choices(size: dict[str, Any]) -> str:
+    if not size["again"]:
+        return "The best cell of the first tier of each kind of labels is confirmed, where the size confirms any."
+    return (
+        "What is confirmed is chosen by rules that were written down first: the best cell of the first tier of each "
+        "kind of labels; where that is not confirmed, the cell with the smallest p among those that beat all, after "
+        "the list that was fixed at first and again after each tier of attempts that were listed later: "
+        f"{'; '.join(', '.join(names) + ' in ' + ', '.join(regimes) for names, regimes in size['attempts'])}. The "
+        "correction counts the attempts too."
+    )
+
+
 def _method(report: Report, study: FusionStudy) -> None:
     import pandas as pd
 
@@ -159,7 +181,7 @@ def _method(report: Report, study: FusionStudy) -> None:
         f"the first). Families mixed within each run: {', '.join(size['families'])}. Each run starts from the same "
         f"unfused pivot and takes {size['steps']} steps of {size['batch']} examples; seeds draw the examples, their "
         "wrong labels and their order, the same for all methods. Regimes of few labels have "
-        f"{size['few']} labelled and {size['unlabelled']} unlabelled prompts a family.",
+        f"{size['few']} labelled and {size['unlabelled']} unlabelled prompts a family{_young(size)}.",
         "`answers` trains on the labels and, with the weight that the other methods give to the teacher, on the "
         "teacher's own greedy answers. `one-hot` replaces the teacher's signal by [1, 0, …] on the text's own token, "
         "`shuffled` by its signal of another example. Differences are paired over seeds; intervals are Student's at "
@@ -167,11 +189,14 @@ def _method(report: Report, study: FusionStudy) -> None:
         "the same run without the structure loss), Holm-adjusted over all cells of the stage, is below 0.05.",
         "Teacher and pivot are fixed within a stage, so that the intervals speak of other data and not of other "
         "models; the confirmation uses another pivot and seeds that nothing was chosen on.",
+        _choices(size),
         "Machine: " + ", ".join(f"{key} {value}" for key, value in machine().items()) + ".",
     )
     settings = pd.DataFrame([
         {"method": name, "token": METHODS[name].token, "structure": METHODS[name].structure, "β": METHODS[name].beta,
-         "λ": METHODS[name].lam, "teacher": "twin" if METHODS[name].twin else "teacher"}
+         "λ": METHODS[name].lam, "temperature": METHODS[name].temperature,
+         "own answers renewed": f"every {METHODS[name].renew} steps" if METHODS[name].renew else "–",
+         "teacher": "twin" if METHODS[name].twin else "teacher"}
         for name in study.config["methods"] if METHODS[name].kind == "distil" and METHODS[name].control == "none"
     ])  # fmt: skip
     report.table(settings, "What each loss is made of: (1 − λ)·SFT + λ·(token + β·structure).")

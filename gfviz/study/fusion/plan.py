@@ -159,8 +159,9 @@ class StudySize:
     tests: held-out examples a family; tiers: methods and regimes, the most informative first; seeds, fresh: those of
     the study and of the confirmation; finalists: cells of the first tier to confirm for each kind of labels, before the
     other tiers; again: seeds for the one cell that each kind of labels without a confirmed one may try once more, after
-    the whole list. attempts: methods and regimes that are run after all that; of each kind of labels that is still
-    without a confirmed cell, their best has the seeds `again` too. young: what the young regime has of its own.
+    the whole list. attempts: methods and regimes that are run after all that; after each tier of them, where a kind of
+    labels is still without a confirmed cell, its best has the seeds `again` too. young: what the young regime has of
+    its own.
     """
 
     name: str

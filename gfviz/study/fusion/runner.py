@@ -115,9 +115,8 @@ def run_fusion_study(
         extra: list[Cell] = []
         if all(_run_file(out, cell).is_file() for cell in first):
             extra = confirmation_cells(plan.fresh, finalists(verdicts(_collect(out, first)), plan.finalists))
-            # Twice: after the list that was fixed first, and after the attempts. The first choice must not depend on
-            # runs that came later.
-            for part in dict.fromkeys((len(plan.tiers), len(plan.tiers) + len(plan.attempts))):
+            # After the list that was fixed first, then after each tier of attempts: no choice depends on later runs.
+            for part in range(len(plan.tiers), len(plan.tiers) + len(plan.attempts) + 1):
                 listed = planned_cells(plan, part)
                 left = pool.run(out, plan, [*extra, *listed], left, report)
                 if not all(_run_file(out, cell).is_file() for cell in (*extra, *listed)):
