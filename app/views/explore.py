@@ -228,11 +228,15 @@ def draw() -> None:
         size = st.segmented_control(
             "Draw up to … nodes", list(SIZES), default="1 000", key="size", bind="query-params", required=True
         )
+    head, bench = st.container(), st.container()
     graph = cached.load(file)
     view = cached.view(graph, *SIZES[size])
-    header(graph, view)
     start_from_url(graph)
-    workbench(graph, view)
+    # The graph is what a visitor waits for: it is sent before the cards above it.
+    with bench:
+        workbench(graph, view)
+    with head:
+        header(graph, view)
     tables(graph, view)
 
 

@@ -251,7 +251,8 @@ def test_curves_are_read_zoomed_and_hidden_by_keys_and_pointer(tab, home):
     loss, band = tab.page.locator(".curves .chart").nth(0), tab.page.locator(".curves .chart").nth(1)
     plot = loss.locator(".plot")
     raw, smooth = (loss.locator("path.line").nth(k).get_attribute("d") for k in range(2))
-    assert raw.count("L") == smooth.count("L") == 39 and raw != smooth
+    assert raw.count("L") == smooth.count("L") == 39
+    assert raw != smooth
     plot.focus()
     for key in ("ArrowLeft", "ArrowLeft", "ArrowLeft", "ArrowRight"):
         tab.page.keyboard.press(key)
