@@ -126,8 +126,7 @@ def ascend_dual(problem: Problem, state: State, sweeps: int) -> Outcome:
 def ascend_weighted(problem: Problem, state: State, sweeps: int) -> Outcome:
     a, b = problem.a, problem.b
     quadratic = dual.QuadraticDual.weighted(a.dense, a.weights, b.dense, b.weights)
-    # So few sweeps are better off without momentum; where there is time for many, it takes over.
-    quadratic.ascend(sweeps, state.upper, state.deadline, dual.MOMENTUM if sweeps > 8 else 0.0)
+    quadratic.ascend(sweeps, state.upper, state.deadline, dual.WEIGHTED_MOMENTUM)
     return Outcome(lower=quadratic.best, plan=quadratic.plan)
 
 

@@ -7,13 +7,13 @@
 #include "vectors.h"
 
 /* From the column prices v, whatever they are. */
-static double assign_at(int size, const double *m, double *u, double *v, int *match, double *work, int *links, int rounds)
+static double assign_at(int size, const double *m, double *u, double *v, int *match, double *work, int *links)
 {
     double *dist = work, *open = work + size, *back = work + 2 * size, *final = work + 3 * size;
     int *row_of = links, *todo = links + size, *order = links + 2 * size, waiting = 0;
     double value = 0.0;
     for (int r = 0; r < size; r++) { row_of[r] = -1; match[r] = -1; todo[waiting++] = r; }
-    for (int round = 0; round < rounds; round++) {
+    for (int round = 0; round < 2; round++) {
         int left = 0, taken = 0, moves = 0, all = waiting;
         while (taken < all) {
             int r = todo[taken++];
@@ -34,7 +34,7 @@ static double assign_at(int size, const double *m, double *u, double *v, int *ma
             if (before >= 0) {
                 match[before] = -1;
                 /* a row thrown out by a strict improvement goes again at once, boundedly often; else in the next round */
-                if (second > least && second < FAR && moves++ < 2 * size) todo[--taken] = before; else todo[left++] = before;
+                if (second > least && second < FAR && moves++ < size / 2) todo[--taken] = before; else todo[left++] = before;
             }
         }
         waiting = left;
@@ -104,7 +104,7 @@ static void column_minima(int size, const double *m, double *v)
 double gfviz_assign(int size, const double *m, double *u, double *v, int *match, double *work, int *links)
 {
     column_minima(size, m, v);
-    return assign_at(size, m, u, v, match, work, links, 3);
+    return assign_at(size, m, u, v, match, work, links);
 }
 
 typedef struct { double key; int at; } Keyed;
@@ -168,5 +168,5 @@ double gfviz_assign_from(int size, const double *m, double *u, double *known, in
         if (value > most) { most = value; memcpy(best, tried, sizeof(double) * size); }
     }
     memcpy(known, best, sizeof(double) * size);
-    return assign_at(size, m, u, known, match, work, links, 2);
+    return assign_at(size, m, u, known, match, work, links);
 }

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gfviz.errors import GfvizError
+from gfviz.gromov import native
 from gfviz.gromov.actions import Outcome
 from gfviz.gromov.problem import Problem, State
 from gfviz.gromov.result import GromovResult, RungRecord, Side
@@ -79,7 +80,7 @@ def gromov_wasserstein(
     limit = _seconds(budget)
     started = time.perf_counter()
     problem = Problem(a, b, p, weights)
-    if not problem.assignable:
+    if needs_solver(problem, budget):
         started += load_solver()
     ceiling = CEILINGS[budget] if isinstance(budget, str) else math.inf
     climb = _Climb(problem, on_rung, started + limit, ceiling)
@@ -137,6 +138,13 @@ def run_rung(name: str, a: Source, b: Source, p: float = 2, weights: Any = None)
     climb.records.clear()
     climb.step(RUNGS[name], always=True)
     return climb.records[0]
+
+
+def needs_solver(problem: Problem, budget: str | float) -> bool:
+    """Whether POT will be asked, which is imported before the time of a budget begins."""
+    if problem.assignable:
+        return False
+    return native.library() is None or not problem.psd or budget not in ("fast", "standard")
 
 
 def _seconds(budget: str | float) -> float:

@@ -14,7 +14,7 @@ import numpy as np
 
 from gfviz.kernels.compiled import load_compiled
 
-_SOURCES = tuple(Path(__file__).with_name(f"{name}.c") for name in ("assign", "dual", "rows", "search"))
+_SOURCES = tuple(Path(__file__).with_name(f"{name}.c") for name in ("assign", "dual", "rows", "search", "transports"))
 _HEADERS = (Path(__file__).with_name("vectors.h"),)
 # No fused multiply-add and no reordering of sums: they are the same on every machine that compiles this.
 _FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
@@ -33,6 +33,8 @@ def library() -> ctypes.CDLL | None:
         return None
     loaded.gfviz_assign.restype = ctypes.c_double
     loaded.gfviz_dual_sweep.restype = ctypes.c_double
+    loaded.gfviz_weighted_sweep.restype = ctypes.c_double
+    loaded.gfviz_transport.restype = ctypes.c_int
     loaded.gfviz_swap.restype = ctypes.c_int
     loaded.gfviz_cycles.restype = ctypes.c_int
     loaded.gfviz_assign_from.restype = ctypes.c_double

@@ -14,7 +14,7 @@ import numpy as np
 from gfviz.errors import GfvizError
 from gfviz.gromov.network import EPS, MeasureNetwork, bilinear, weighted_gram
 from gfviz.gromov.sources import Source
-from gfviz.gromov.transport import Plan
+from gfviz.gromov.transport import Cheapest, Plan
 from gfviz.lazy import sparse as sp
 
 LARGEST_P = 64
@@ -62,6 +62,10 @@ class Problem:
     @cached_property
     def psd(self) -> bool:
         return self.a.psd and self.b.psd
+
+    def cheapest(self) -> Cheapest:
+        """A solver of transports between the two weightings."""
+        return Cheapest(self.a.weights, self.b.weights, self.square)
 
     @cached_property
     def assignable(self) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 
 from gfviz.gromov.network import EPS
 from gfviz.gromov.problem import Problem
-from gfviz.gromov.transport import Plan, cheapest
+from gfviz.gromov.transport import Plan
 
 
 def potentials(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -61,7 +61,7 @@ class ProjectedProgram:
         self._linear = 2.0 * (a.centred_means[:, None] - b.centred_means[None, :]) ** 2
         self._root = np.sqrt(np.multiply.outer(a.weights, b.weights))
         self.coupling = np.multiply.outer(a.weights, b.weights)
-        self._prices = np.zeros(b.n)
+        self._cheapest = problem.cheapest()
 
     def _turned(self, coupling: np.ndarray) -> np.ndarray:
         return self._u.T @ (coupling / self._root) @ self._w
@@ -72,13 +72,13 @@ class ProjectedProgram:
         Fewer where the bound reaches `target`, or where the program's own value is down at `floor`: no bound that these
         steps could still give lies above that value.
         """
-        problem, q = self.problem, self._q
+        q = self._q
         turned = self._turned(self.coupling)
         for _ in range(max(1, steps)):
             weighted = q * turned
             slope = 2.0 * (self._u @ weighted @ self._w.T) / self._root + self._linear
             low = float(slope.min())
-            vertex, least = cheapest(slope - low, problem.a.weights, problem.b.weights, problem.square, self._prices)
+            vertex, least = self._cheapest.solve(slope - low)
             value = float(np.vdot(weighted, turned) + np.vdot(self._linear, self.coupling))
             fall = float(np.vdot(slope, self.coupling)) - (least + low)
             self.bound = max(self.bound, self._constant + value - fall)

@@ -10,7 +10,7 @@ import numpy as np
 
 from gfviz.gromov import native
 from gfviz.gromov.problem import Problem
-from gfviz.gromov.transport import Plan, assignment, cheapest, monotone_assignment
+from gfviz.gromov.transport import Plan, assignment, monotone_assignment
 
 EXACT_STEPS = 2_000_000_000
 """Up to this many steps n·m·(n + m) the compiled merge compares rows of unequal weights exactly: some seconds."""
@@ -135,7 +135,7 @@ def rows_cost(problem: Problem, exact: bool = False) -> np.ndarray:
 
 def rows_bound(problem: Problem, exact: bool = False) -> tuple[float, Plan]:
     """`rows`: (bound on GW_p^p, the coupling that solved it); `exact` merges rows even where that takes seconds."""
-    plan, value = cheapest(rows_cost(problem, exact), problem.a.weights, problem.b.weights, problem.square)
+    plan, value = problem.cheapest().solve(rows_cost(problem, exact))
     return value, plan
 
 

@@ -154,38 +154,85 @@ def load_solver() -> float:
     return time.perf_counter() - begun
 
 
-def transport_duals(cost: np.ndarray, p: np.ndarray, q: np.ndarray) -> tuple[Plan, np.ndarray, np.ndarray]:
-    """(a cheapest plan, u, v) by POT's network simplex: cost >= u_i + v_j, whatever the solver's tolerance was.
+class Basis:
+    """Where a transport ended, for the next one with other costs and the same weights to start from.
 
-    The second potential is lowered to min_i cost_ij − u_i, the first then to min_j cost_ij − v_j.
+    A spanning tree over rows 0..n-1 and columns n..n+m-1, `parent` int32 [n + m] (-1 at its root), and `mass` [n + m]
+    on the edge from each node to its parent; None before the first.
+    """
+
+    def __init__(self) -> None:
+        self.parent: np.ndarray | None = None
+        self.mass: np.ndarray | None = None
+
+
+def transport_duals(
+    cost: np.ndarray, p: np.ndarray, q: np.ndarray, basis: Basis | None = None
+) -> tuple[Plan, np.ndarray, np.ndarray]:
+    """(a cheapest plan, u, v) by the network simplex: cost >= u_i + v_j, whatever the solver's tolerance was.
+
+    The second potential is lowered to min_i cost_ij − u_i, the first then to min_j cost_ij − v_j. Compiled where there
+    is a compiler, from `basis` (changed in place) where one is given; else POT's. Weights must be positive.
     """
     if 1 in cost.shape:
         rows, cols = np.indices(cost.shape).reshape(2, -1)
         u, v = (cost[:, 0], np.zeros(1)) if cost.shape[1] == 1 else (np.zeros(1), cost[0])
         return Plan(rows, cols, np.multiply.outer(p, q).ravel()), u, v
-    import ot  # here, because importing it takes seconds
-
-    # every node has mass, and the potentials are lowered below: there is nothing to centre
-    plan, log = ot.emd(p, q, cost, log=True, numItermax=1_000_000, center_dual=False)
-    plan = np.asarray(plan)
-    u = np.asarray(log["u"])
+    plan, u = _simplex(cost, p, q, basis) or _asked_of_pot(cost, p, q)
     v = (cost - u[:, None]).min(axis=0)
     u = (cost - v[None, :]).min(axis=1)
+    return plan, u, v
+
+
+def _simplex(cost: np.ndarray, p: np.ndarray, q: np.ndarray, basis: Basis | None) -> tuple[Plan, np.ndarray] | None:
+    library = native.library()
+    if library is None:
+        return None
+    n, m = cost.shape
+    basis = Basis() if basis is None else basis
+    known = basis.parent is not None
+    if basis.parent is None or basis.mass is None:
+        basis.parent, basis.mass = np.empty(n + m, dtype=np.int32), np.empty(n + m)
+    cost, p, q = (np.ascontiguousarray(x, dtype=np.float64) for x in (cost, p, q))
+    u, v, work, links = np.empty(n), np.empty(m), np.empty(3 * (n + m)), np.empty(5 * (n + m), dtype=np.int32)
+    parent, mass = basis.parent, basis.mass
+    room = native.pointers(parent, mass, u, v, work, links)
+    if library.gfviz_transport(n, m, *native.pointers(cost, p, q), int(known), *room) < 0:
+        return None
+    used = np.flatnonzero((parent >= 0) & (mass > 0))
+    ends = np.sort(np.stack([used, parent[used]]), axis=0)
+    return Plan(ends[0], ends[1] - n, mass[used]), u
+
+
+def _asked_of_pot(cost: np.ndarray, p: np.ndarray, q: np.ndarray) -> tuple[Plan, np.ndarray]:
+    import ot  # here, because importing it takes seconds
+
+    # every node has mass, and the potentials are lowered afterwards: there is nothing to centre
+    plan, log = ot.emd(p, q, cost, log=True, numItermax=1_000_000, center_dual=False)
+    plan = np.asarray(plan)
     rows, cols = np.nonzero(plan)
-    return Plan(rows, cols, plan[rows, cols]), u, v
+    return Plan(rows, cols, plan[rows, cols]), np.asarray(log["u"])
 
 
-def transport(cost: np.ndarray, p: np.ndarray, q: np.ndarray) -> tuple[Plan, float]:
+def transport(cost: np.ndarray, p: np.ndarray, q: np.ndarray, basis: Basis | None = None) -> tuple[Plan, float]:
     """A cheapest transport plan and a lower bound on its cost, the value of feasible duals."""
-    plan, u, v = transport_duals(cost, p, q)
+    plan, u, v = transport_duals(cost, p, q, basis)
     return plan, float(p @ u + q @ v)
 
 
-def cheapest(
-    cost: np.ndarray, p: np.ndarray, q: np.ndarray, uniform_square: bool, prices: np.ndarray | None = None
-) -> tuple[Plan, float]:
-    """`assignment` where weights are uniform and the matrix square, `transport` elsewhere: (plan, lower bound)."""
-    if uniform_square:
-        match = assignment(cost, prices)
-        return Plan.permutation(match), float(cost[np.arange(len(match)), match].mean())
-    return transport(cost, p, q)
+class Cheapest:
+    """Cheapest plans for one pair of weights and a sequence of costs, each solved from where the last one ended.
+
+    An assignment where weights are uniform and the matrix square, a transport elsewhere.
+    """
+
+    def __init__(self, p: np.ndarray, q: np.ndarray, uniform_square: bool) -> None:
+        self.p, self.q, self.uniform_square = p, q, uniform_square
+        self._prices, self._basis = np.zeros(len(q)), Basis()
+
+    def solve(self, cost: np.ndarray) -> tuple[Plan, float]:
+        """(plan, lower bound on its cost) for costs [n, m]."""
+        if self.uniform_square:
+            match = assignment(cost, self._prices)
+            return Plan.permutation(match), float(cost[np.arange(len(match)), match].mean())
+        return transport(cost, self.p, self.q, self._basis)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -10,6 +13,7 @@ from hypothesis import strategies as st
 
 import gfviz.gromov as gw
 from gfviz.errors import GfvizError
+from gfviz.gromov import native
 from gfviz.gromov.problem import Problem
 from gfviz.gromov.rungs import LADDERS, RUNGS
 from tests.gromov import families as fam
@@ -281,3 +285,15 @@ def test_every_rung_has_its_place_once() -> None:
     assert all(len(set(ladder)) == len(ladder) for ladder in LADDERS.values())
     assert LADDERS["standard"][: len(LADDERS["fast"])] == LADDERS["fast"]
     assert LADDERS["thorough"][: len(LADDERS["standard"])] == LADDERS["standard"]
+
+
+@pytest.mark.skipif(native.library() is None, reason="no C compiler: transports are POT's")
+def test_pot_is_not_imported_where_it_is_not_asked() -> None:
+    script = (
+        "import sys, numpy as np, gfviz as gv; r = np.random.default_rng(0); "
+        "c, d = (x @ x.T for x in (r.random((6, 6)), r.random((8, 8)))); "
+        "gv.gromov_wasserstein(c, d, budget='standard'); print('ot' in sys.modules); "
+        "gv.gromov_wasserstein(c, d, budget='thorough'); print('ot' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.split() == ["False", "True"]
