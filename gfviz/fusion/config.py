@@ -1,7 +1,6 @@
 """The configuration of a fusion: one YAML file, every key known, every mistake named by its key."""
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,11 +8,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from gfviz.errors import GfvizError
-from gfviz.runs.yamlfile import parse_yaml, read_mapping
+from gfviz.fusion.overrides import apply_override, plain_copy
+from gfviz.runs.yamlfile import read_mapping
 
 TokenLoss = Literal["uld", "alm", "kl", "none"]
 StructureLoss = Literal["sorted", "centred", "spectral", "entries", "anchored", "none"]
 Control = Literal["none", "one-hot", "shuffled"]
+PIVOT = "pivot"
+"""What `data.answers_from` calls the pivot."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
@@ -132,7 +134,15 @@ class DataConfig(_Strict):
         description="Put each prompt into each model's own chat template as a user's turn.",
     )
     answers_from: Name | None = Field(
-        None, title="Answers from", description="Train on this teacher's own answers (sequence-level distillation)."
+        None,
+        title="Answers from",
+        description="Train on this teacher's own answers (sequence-level distillation), or on the pivot's (`pivot`).",
+    )
+    on_policy: bool = Field(
+        False,
+        title="On-policy",
+        description="For answers_from: pivot: it answers the prompts of each step anew. Best with λ = 1: SFT on own "
+        "answers teaches nothing.",
     )
     max_answer_tokens: int = Field(
         256, ge=1, title="Longest generated answer", description="For answers_from: tokens generated at most."
@@ -286,8 +296,7 @@ class FusionConfig(_Strict):
         names = [teacher.name for teacher in self.teachers]
         if len(set(names)) < len(names):
             raise ValueError("teachers: each needs a name of its own")
-        if self.data.answers_from is not None and self.data.answers_from not in names:
-            raise ValueError(f"data.answers_from: no teacher is named '{self.data.answers_from}'")
+        self._check_answers(names)
         if self.pivot.dtype == "float16" and self.pivot.lora is None:
             # AdamW divides by the root of squared gradients, 0 in float16 below 6e-8: its steps have no bound there.
             raise ValueError(
@@ -297,6 +306,22 @@ class FusionConfig(_Strict):
         if self.mode == "pairwise" and len(names) < 2:
             raise ValueError("mode: pairwise needs at least two teachers")
         return self
+
+    def _check_answers(self, names: list[str]) -> None:
+        source = self.data.answers_from
+        if source is not None and source != PIVOT and source not in names:
+            raise ValueError(f"data.answers_from: no teacher is named '{source}'")
+        if source == PIVOT and PIVOT in names:
+            raise ValueError(f"data.answers_from: a teacher is named '{PIVOT}' too: give it another name")
+        if not self.data.on_policy:
+            return
+        if source != PIVOT:
+            raise ValueError(f"data.on_policy: the answers are the pivot's: set data.answers_from to {PIVOT}")
+        for teacher in self.teachers:
+            if teacher.cache is not None:
+                raise ValueError(f"teachers.{teacher.name}.cache: it knows no text that is still to be written")
+            if teacher.control == "shuffled" and self.training.batch_size < 2:
+                raise ValueError("training.batch_size: 'shuffled' with data.on_policy needs at least 2")
 
     def teacher_weights(self) -> dict[str, float]:
         """Weights by name, scaled to sum to 1."""
@@ -331,53 +356,15 @@ def parse_config(data: Mapping[str, Any], overrides: Sequence[str] = (), source:
     ...
     gfviz.errors.GfvizError: configuration: training.steps: Input should be greater than or equal to 1 (got 0)
     """
-    merged = _plain(data)
+    merged = plain_copy(data)
     for override in overrides:
-        _override(merged, override)
+        apply_override(merged, override)
     try:
         return FusionConfig.model_validate(merged)
     except ValidationError as error:
         faults = [_fault(item) for item in error.errors()]
         shown = "; ".join(faults[:3]) + (f"; and {len(faults) - 3} more" if len(faults) > 3 else "")
         raise GfvizError(f"{source}: {shown}") from error
-
-
-def _plain(value: Any) -> Any:
-    # Overrides must not reach into the caller's own objects.
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _override(target: dict[str, Any], text: str) -> None:
-    key, equals, raw = text.partition("=")
-    parts = key.strip().split(".")
-    if not equals or not all(parts):
-        raise GfvizError(f"override {text[:200]!r}: write key=value, with dots between nested keys")
-    try:
-        value = parse_yaml(raw) if raw.strip() else None
-    except GfvizError as error:
-        raise GfvizError(f"override {text[:200]!r}: the value is not readable YAML: {error}") from error
-    place: Any = target
-    for part in parts[:-1]:
-        if isinstance(place, dict):
-            if not isinstance(place.get(part), dict | list):
-                place[part] = {}
-            place = place[part]
-        else:
-            place = place[_index(place, part, text)]
-    if isinstance(place, list):
-        place[_index(place, parts[-1], text)] = value
-    elif isinstance(place, dict):
-        place[parts[-1]] = value
-    else:
-        raise GfvizError(f"override {text[:200]!r}: {'.'.join(parts[:-1])[:80]!r} holds a single value, not keys")
-
-
-def _index(items: Any, part: str, text: str) -> int:
-    if not isinstance(items, list) or not re.fullmatch(r"[0-9]{1,9}", part) or int(part) >= len(items):
-        raise GfvizError(f"override {text[:200]!r}: {part[:80]!r} is no item of that list")
-    return int(part)
 
 
 def _fault(item: Any) -> str:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from gfviz.errors import GfvizError
@@ -84,6 +84,18 @@ def spread(examples: Sequence[Example], limit: int | None) -> list[Example]:
         turns[example.family] = turn + 1
         ranked.append((turn, place))
     return [examples[place] for place in sorted(place for _, place in sorted(ranked)[:limit])]
+
+
+def in_own_words(example: Example, written: str) -> Example:
+    """The example with a generated answer, which begins with the space that the data's own answer begins with.
+
+    Tokenizers with a space marker drop that of a text's first token.
+
+    >>> in_own_words(Example("1+1 is", " two"), "2").answer
+    ' 2'
+    """
+    space = example.answer[: len(example.answer) - len(example.answer.lstrip())]
+    return replace(example, answer=space + written.strip())
 
 
 def _parse(line: str, where: str) -> object:

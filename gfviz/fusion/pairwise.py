@@ -11,7 +11,7 @@ import torch
 
 from gfviz.errors import GfvizError
 from gfviz.fusion.callback import EventHook, FusionEvent
-from gfviz.fusion.config import FusionConfig
+from gfviz.fusion.config import PIVOT, FusionConfig
 from gfviz.runs import RunDirectory, RunWriter, list_runs
 
 
@@ -32,7 +32,7 @@ def fuse_pairwise(run: RunDirectory, config: FusionConfig, writer: RunWriter | N
         if pair is None:
             mapping = config.to_mapping() | {"mode": "unified", "name": teacher.name, "runs": str(folder)}
             mapping["teachers"] = [teacher.model_dump(mode="json", by_alias=True)]
-            if config.data.answers_from not in (None, teacher.name):
+            if config.data.answers_from not in (None, PIVOT, teacher.name):
                 raise GfvizError("data.answers_from: in pairwise mode each pair knows its own teacher alone")
             pair = create_run(FusionConfig.model_validate(mapping), train, evaluation)
         if pair.record().state != "finished":

@@ -11,8 +11,8 @@ from gfviz.errors import GfvizError
 from gfviz.fusion.align import align, pair_in_order
 from gfviz.fusion.batch import Collator, TeacherPart, TrainingExample
 from gfviz.fusion.cached import CachedTeacher, open_cache
-from gfviz.fusion.config import FusionConfig, TeacherConfig
-from gfviz.fusion.data import Example
+from gfviz.fusion.config import PIVOT, FusionConfig, TeacherConfig
+from gfviz.fusion.data import Example, in_own_words
 from gfviz.fusion.loading import adapt, home_device, load_pivot, load_teacher, logit_width, move_model, pad_id
 from gfviz.fusion.objective import Objective, TeacherTerm, chosen_losses, make_structure_loss, make_token_loss
 from gfviz.fusion.saving import model_hash
@@ -38,7 +38,8 @@ class Coverage:
 @dataclass
 class Prepared:
     """What a session trains on; `trained` is the pivot, or the pivot with adapters; `dropped` examples
-    were longer than allowed; `encode` makes training examples of other texts in the same way (see `encode_examples`).
+    were longer than allowed. `texts` are what `train` was encoded from; `encode` makes training examples of other
+    texts in the same way, None of one that is too long.
     """
 
     config: FusionConfig
@@ -52,7 +53,8 @@ class Prepared:
     evaluation: list[Example]
     k: int
     dropped: int
-    encode: Callable[[Sequence[Example]], list[TrainingExample]]
+    texts: list[Example]
+    encode: Callable[[Sequence[Example]], list[TrainingExample | None]]
     coverage: dict[str, Coverage] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -81,11 +83,11 @@ def prepare(config: FusionConfig, train: Sequence[Example], evaluation: Sequence
     k = check_width(config.loss.k, widths)
     encoders = {name: ExampleEncoder(side.tokenizer, config.data.chat_template) for name, side in sides.items()}
     limit = _limit(config, [pivot.context, *(side.context for side in sides.values())])
-    encoded, dropped = _encode(config, train, encoder, encoders, limit)
+    encoded, kept = _encode(config, train, encoder, encoders, limit)
     # A cache knows the training data alone; graphs are then measured over that.
     cached = any(side.loaded is None for side in sides.values())
     probe_from = evaluation if evaluation and not cached else train
-    probe, _ = _encode(config, probe_from[: config.graph.examples], encoder, encoders, limit, probe=True)
+    probe, _ = _encode(config, probe_from[: config.graph.examples], encoder, encoders, limit, False, probe=True)
     terms = [_term(config, teacher, sides[teacher.name], pivot, encoders, encoder, k) for teacher in config.teachers]
     objective = Objective(config.loss.lam, terms, config.loss.balance == "gradient")
     collator = Collator(
@@ -97,12 +99,14 @@ def prepare(config: FusionConfig, train: Sequence[Example], evaluation: Sequence
         "vocabularies": {"pivot": encoder.vocabulary.identity} | {n: e.vocabulary.identity for n, e in encoders.items()}
     }
 
-    def encode(examples: Sequence[Example]) -> list[TrainingExample]:
-        return _encode(config, examples, encoder, encoders, limit)[0]
+    def encode(examples: Sequence[Example]) -> list[TrainingExample | None]:
+        found, places = _encode(config, examples, encoder, encoders, limit, whole=False)
+        made = dict(zip(places, found))
+        return [made.get(place) for place in range(len(examples))]
 
     return Prepared(
-        config, pivot, trained, encoder, objective, collator, encoded, probe, list(evaluation), k, dropped, encode,
-        coverage, facts,
+        config, pivot, trained, encoder, objective, collator, encoded, probe, list(evaluation), k,
+        len(train) - len(kept), [train[place] for place in kept], encode, coverage, facts,
     )  # fmt: skip
 
 
@@ -134,18 +138,20 @@ def _open_teacher(config: FusionConfig, teacher: TeacherConfig, train: Sequence[
     return TeacherSide(tokenizer, cache.meta.width, cache.meta.k, None, None, cache)
 
 
-def teacher_answers(
-    config: FusionConfig, train: Sequence[Example], device: str | None = None
-) -> tuple[list[Example], int]:
-    """The training prompts with a teacher's own greedy answers (sequence-level distillation, arXiv 1606.07947).
+def own_answers(config: FusionConfig, train: Sequence[Example], device: str | None = None) -> tuple[list[Example], int]:
+    """The training prompts with the greedy answers of the teacher (sequence-level distillation, arXiv 1606.07947) or
+    the pivot that `data.answers_from` names.
 
     Empty answers are left out; the second value is how many. Raises `GfvizError` where none is left.
     """
     from gfviz.fusion.evaluation import generate
 
-    teacher = next(teacher for teacher in config.teachers if teacher.name == config.data.answers_from)
-    loaded = load_teacher(teacher, device or "cpu")
-    if device is not None and teacher.device is None:
+    if config.data.answers_from == PIVOT:
+        loaded, placed = load_pivot(config), False
+    else:
+        teacher = next(teacher for teacher in config.teachers if teacher.name == config.data.answers_from)
+        loaded, placed = load_teacher(teacher, device or "cpu"), teacher.device is not None
+    if device is not None and not placed:
         move_model(loaded.model, device)
     loaded.model.eval()
     encoder = ExampleEncoder(loaded.tokenizer, config.data.chat_template)
@@ -153,13 +159,9 @@ def teacher_answers(
         loaded.model, encoder, [example.prompt for example in train], config.evaluation.batch_size,
         config.data.max_answer_tokens,
     )  # fmt: skip
-    kept = [
-        Example(example.prompt, answer, example.target, example.family)
-        for example, answer in zip(train, written)
-        if answer.strip()
-    ]
+    kept = [in_own_words(example, answer) for example, answer in zip(train, written) if answer.strip()]
     if not kept:
-        raise GfvizError(f"data.answers_from: teacher {teacher.name} answered nothing to any prompt")
+        raise GfvizError(f"data.answers_from: {config.data.answers_from} answered nothing to any prompt")
     return kept, len(train) - len(kept)
 
 
@@ -179,9 +181,14 @@ def _encode(
     encoder: ExampleEncoder,
     encoders: dict[str, ExampleEncoder],
     limit: int,
+    whole: bool = True,
     probe: bool = False,
-) -> tuple[list[TrainingExample], int]:
-    """Encode for every model; drop what is too long for any of them. Returns the examples and how many were dropped."""
+) -> tuple[list[TrainingExample], list[int]]:
+    """Encode for every model; drop what is too long for any of them. Returns the examples and their places.
+
+    `whole`: these are all the data, of which something must be there for every teacher, and of which nothing may be
+    dropped unless the configuration says so. `probe`: no control takes the teacher out of them.
+    """
     kept: list[tuple[int, Encoded, dict[str, Encoded]]] = []
     for place, example in enumerate(examples):
         ours = encoder.encode(example)
@@ -190,23 +197,29 @@ def _encode(
         if max(len(item.ids) for item in (ours, *theirs.values())) <= limit:
             kept.append((place, ours, theirs))
     dropped = len(examples) - len(kept)
-    if not probe and (not kept or (dropped and config.data.too_long == "refuse")):
+    if whole and (not kept or (dropped and config.data.too_long == "refuse")):
         raise GfvizError(
             f"data.max_length: {dropped} of {len(examples)} examples are longer than {limit} tokens: raise it as far "
             "as the models' contexts allow, or set data.too_long to 'drop'"
         )
     parts: list[dict[str, TeacherPart]] = [{} for _ in kept]
+    alone: set[int] = set()
     for number, teacher in enumerate(config.teachers):
         holders = [row for row, (_, _, theirs) in enumerate(kept) if teacher.name in theirs]
-        if not holders and not probe:
+        if not holders and whole:
             raise GfvizError(f"teachers.{number}.domains: no example of {teacher.domains} in the training data")
-        shuffled = teacher.control == "shuffled" and not probe
+        shuffled = teacher.control == "shuffled" and not probe and bool(holders)
+        if shuffled and not whole and len(holders) == 1:
+            # Its own signal is no control, and there is no other.
+            alone.add(holders[0])
+            continue
         sources = _others(holders, config.seed, teacher.name) if shuffled else holders
         for row, source in zip(holders, sources):
             signal_of = kept[source][2][teacher.name]
             pairs = pair_in_order(kept[row][1], signal_of) if shuffled else align(kept[row][1], signal_of)
             parts[row][teacher.name] = TeacherPart(signal_of, pairs, kept[source][0])
-    return [TrainingExample(ours, part) for (_, ours, _), part in zip(kept, parts)], dropped
+    rows = [row for row in range(len(kept)) if row not in alone]
+    return [TrainingExample(kept[row][1], parts[row]) for row in rows], [kept[row][0] for row in rows]
 
 
 def _others(holders: list[int], seed: int, name: str) -> list[int]:

@@ -19,6 +19,7 @@ from gfviz.fusion.config import FusionConfig, load_config, parse_config
 from gfviz.fusion.data import Example, as_examples, examples_hash, read_examples, spread, write_examples
 from gfviz.fusion.evaluation import EvaluationReport, evaluate_loaded
 from gfviz.fusion.loading import home_device
+from gfviz.fusion.onpolicy import OwnAnswers
 from gfviz.fusion.prepare import Prepared, prepare
 from gfviz.fusion.saving import damaged_checkpoint, model_card, model_hash, save_model
 from gfviz.fusion.sharding import is_sharded, place_teachers, whole_state
@@ -56,9 +57,9 @@ ANSWERS = Path("data") / "answers.jsonl"
 
 
 def _answers(config: FusionConfig, train: list[Example]) -> list[Example]:
-    from gfviz.fusion.prepare import teacher_answers
+    from gfviz.fusion.prepare import own_answers
 
-    return teacher_answers(config, train, home_device(config))[0]
+    return own_answers(config, train, home_device(config))[0]
 
 
 def read_config(config: str | Path | Mapping[str, Any] | FusionConfig, overrides: Sequence[str] = ()) -> FusionConfig:
@@ -222,10 +223,15 @@ class _Session:
             callbacks=[callback],
             keep_checkpoints=config.training.keep_checkpoints,
             balance_every=config.loss.balance_every,
+            own=OwnAnswers(prepared) if config.data.on_policy else None,
         )
         self.trainer.asked_to_stop = self.asked
         callback.attach(self.trainer)
         self.collective = is_sharded(self.trainer.accelerator)
+        if self.collective and config.data.on_policy:
+            raise GfvizError(
+                "data.on_policy: a sharded pivot cannot answer step by step: use DDP (multi-gpu) or ZeRO-2"
+            )
         if self.collective and config.pivot.lora is not None:
             raise GfvizError("pivot.lora: adapters are not trained on a sharded pivot: use DDP (multi-gpu) or ZeRO-2")
         # After the trainer: its accelerator decides the device, and must not take the teachers for trained models.

@@ -18,6 +18,7 @@ from gfviz.files import atomic_write_text
 from gfviz.fusion.batch import Collator, TrainingExample
 from gfviz.fusion.losses import AnswerSignal
 from gfviz.fusion.objective import Counts, Objective, unit_names
+from gfviz.fusion.onpolicy import OwnAnswers
 from gfviz.fusion.saving import damaged_checkpoint
 from gfviz.fusion.sharding import is_sharded
 from gfviz.fusion.teachers import answer_signal, forward_arguments, read_window, window_logits
@@ -65,7 +66,10 @@ class StepMeter:
 
 
 class FusionTrainer(Trainer):
-    """Trains the pivot on an `Objective`. `examples` are `TrainingExample`s; teachers live in the objective."""
+    """Trains the pivot on an `Objective`. `examples` are `TrainingExample`s; teachers live in the objective.
+
+    `own` writes the texts of every step anew in the pivot's words, over the same examples.
+    """
 
     # The loss is divided by the whole accumulated batch's own counts already; without this transformers (5.19 on)
     # would divide it again by the number of accumulation steps.
@@ -84,10 +88,14 @@ class FusionTrainer(Trainer):
         callbacks: list[Any] | None = None,
         keep_checkpoints: int = 2,
         balance_every: int = 20,
+        own: OwnAnswers | None = None,
     ) -> None:
-        super().__init__(
-            model=model, args=arguments, data_collator=collator, train_dataset=examples, callbacks=callbacks
-        )
+        # Texts that are still to be written have no batch yet: the loader hands over places alone.
+        data: Any
+        together: Any
+        data, together = (examples, collator) if own is None else (list(range(len(examples))), list)
+        super().__init__(model=model, args=arguments, data_collator=together, train_dataset=data, callbacks=callbacks)
+        self.own = own
         # The run's own callback tells what happens; this one would print a dictionary at every logged step.
         self.remove_callback(PrinterCallback)
         self.objective = objective
@@ -110,6 +118,10 @@ class FusionTrainer(Trainer):
         for _ in range(num_batches):
             with suppress(StopIteration):
                 samples.append(next(epoch_iterator))
+        if self.own is not None:
+            # Here and not in the loader, which is a batch ahead of the weights.
+            model = self.accelerator.unwrap_model(self.model)
+            samples = [self.own.batch(model, places) for places in samples]
         return samples, self._counts(samples, device) if samples else None
 
     def _counts(self, samples: list[dict[str, Any]], device: torch.device) -> Counts:

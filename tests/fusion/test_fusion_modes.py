@@ -135,7 +135,9 @@ def test_training_on_the_teachers_answers(zoo, tmp_path: Path) -> None:
 
     loaded = load_model(zoo["other"], "cpu")
     expected = generate(loaded.model, ExampleEncoder(loaded.tokenizer), [e.prompt for e in sums(8)], 8, 6)
-    assert [e.answer for e in written] == [answer for answer in expected if answer.strip()]
+    # The teacher's tokenizer drops the space before a text's first token; the data's own answers begin with it.
+    assert all(example.answer.startswith(" ") for example in sums(8))
+    assert [e.answer for e in written] == [f" {answer.strip()}" for answer in expected if answer.strip()]
 
 
 def test_pairwise_fusion_merges_the_weights(zoo, tmp_path: Path) -> None:

@@ -178,7 +178,8 @@ def batches(stream: Stream, seed: int, model: Any) -> Iterator[dict[str, Any]]:
         own = replace(prepared.pivot, model=model)
         written = answers_of(own, [stream.texts[place] for place in wanted], stream.plan)
         model.train()
-        fresh = dict(zip(wanted, prepared.encode(written)))
+        made = zip(wanted, prepared.encode(written))
+        fresh = {place: prepared.train[place] if example is None else example for place, example in made}
         for chosen in ahead:
             yield prepared.collator([fresh[place] for place in chosen])
 
