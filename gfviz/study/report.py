@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gfviz.errors import GfvizError
+from gfviz.figures.palette import DARK, LIGHT, Theme
 from gfviz.files import atomic_write_text
 
 if TYPE_CHECKING:
@@ -193,11 +194,21 @@ _SCRIPT = """
 })();
 """
 
-_STYLE = """
-:root { color-scheme: light dark; --back: #ffffff; --surface: #f5f6f8; --text: #1b1f24; --quiet: #5c6670;
-  --line: #e4e7eb; --accent: #0072B2; --good: #00684c; --bad: #b03a00; }
-@media (prefers-color-scheme: dark) { :root { --back: #12161c; --surface: #1b2129; --text: #e8ebef;
-  --quiet: #9aa4af; --line: #2b333d; --accent: #56B4E9; --good: #4fc9a2; --bad: #ff9d5c; } }
+
+def _colours(theme: Theme, good: str, bad: str) -> str:
+    """The figures' theme as the page's variables, with the two colours that only words of a table have."""
+    return (
+        f"--back: {theme.background}; --surface: {theme.surface}; --text: {theme.text}; --quiet: {theme.quiet}; "
+        f"--line: {theme.grid}; --accent: {theme.accent}; --good: {good}; --bad: {bad};"
+    )
+
+
+_STYLE = (
+    f"""
+:root {{ color-scheme: light dark; {_colours(LIGHT, "#00684c", "#b03a00")} }}
+@media (prefers-color-scheme: dark) {{ :root {{ {_colours(DARK, "#4fc9a2", "#ff9d5c")} }} }}
+"""
+    + """
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--back); color: var(--text); font: 16px/1.6 system-ui, sans-serif; }
 main { max-width: 62rem; margin: 0 auto; padding: 3rem 1.25rem 5rem; }
@@ -224,3 +235,4 @@ td.bad { color: var(--bad); font-weight: 600; }
 td.quiet { color: var(--quiet); }
 @media print { nav { display: none; } h2 { break-after: avoid; } figure, tr { break-inside: avoid; } }
 """
+)

@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 import pytest
 
 from gfviz.errors import GfvizError
+from gfviz.figures.palette import DARK, LIGHT
 from gfviz.study.report import Report
 
 HOSTILE = "</script><script>alert(1)</script>"
@@ -76,3 +77,12 @@ def test_the_table_of_contents_leads_to_the_sections():
     page = report.html()
     assert '<a href="#part-2">Second</a>' in page
     assert '<h2 id="part-2">Second</h2>' in page
+
+
+def test_the_page_has_the_colours_of_the_figures():
+    """One accent in light and one in dark, everywhere."""
+    page = Report("t", "s").html()
+    style = page[page.index("<style>") : page.index("</style>")]
+    for theme, part in ((LIGHT, style.split("@media")[0]), (DARK, style.split("@media")[1])):
+        for name, colour in (("accent", theme.accent), ("back", theme.background), ("text", theme.text)):
+            assert f"--{name}: {colour};" in part
