@@ -25,15 +25,15 @@ def matrix(problem: Problem, order: float, unit: float, first: float = 2e-4) -> 
 
 def gradient(problem: Problem) -> tuple[float, float]:
     # the transports of unequal weights take several times as long as assignments
-    return matrix(problem, 3, 3e-9, 5e-4) if problem.square else matrix(problem, 3, 1.5e-8, 1.5e-3)
+    return matrix(problem, 3, 3e-9, 5e-4) if problem.square else matrix(problem, 3, 9e-9, 1.5e-3)
 
 
 def projected(problem: Problem, steps: int) -> tuple[float, float]:
-    return matrix(problem, 3, steps * (5e-10 if problem.square else 3e-9), steps * 1.5e-4)
+    return matrix(problem, 3, steps * (5e-10 if problem.square else 6e-10), steps * 1.5e-4)
 
 
 def ascent(problem: Problem, steps: int) -> tuple[float, float]:
-    return matrix(problem, 2, steps * 1e-7, steps * 2e-4)
+    return matrix(problem, 2, steps * 6e-8, steps * 1.2e-4)
 
 
 def multistart(problem: Problem) -> tuple[float, float]:
