@@ -142,7 +142,7 @@ class DataConfig(_Strict):
         False,
         title="On-policy",
         description="For answers_from: pivot: it answers the prompts of each step anew. Best with λ = 1: SFT on own "
-        "answers teaches nothing.",
+        "answers teaches nothing. A plan does not count the time of writing.",
     )
     max_answer_tokens: int = Field(
         256, ge=1, title="Longest generated answer", description="For answers_from: tokens generated at most."
