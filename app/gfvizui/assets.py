@@ -22,6 +22,8 @@ FOREVER = b"public, immutable, max-age=31536000"
 _IMPORTED = re.compile(r"""(?:from|import)\s*["']\./([A-Za-z0-9._-]+\.js)["']""")
 # Streamlit's chunks that every page draws with, by the name before the hash.
 WANTED = ("BidiComponent", "Selectbox", "ButtonGroup", "Html", "Button")
+# Which of our scripts a page opens with.
+OPENS_WITH = {"explore": ("canvas",), "compare": ("canvas",), "runs": ("curves",)}
 
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
@@ -70,7 +72,9 @@ class Assets:
         self.files |= our_scripts()
         page = (static.parent / "index.html").read_text(encoding="utf-8")
         chunks = [f"/static/js/{file}" for file in needed_for(static / "js", WANTED) if file not in page]
-        self.links = ", ".join(f"<{address}>; rel=modulepreload" for address in (*chunks, *our_scripts())).encode()
+        self.links = {"": _links(chunks)} | {
+            name: _links([*(address_of(script) for script in scripts), *chunks]) for name, scripts in OPENS_WITH.items()
+        }
         type(self).served = True
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -79,19 +83,25 @@ class Assets:
         if path is not None:
             await _answer(path, send)
         elif scope["type"] == "http":
-            await self.app(scope, receive, self._with_links(send))
+            links = self.links.get(scope["path"].strip("/"), self.links[""])
+            await self.app(scope, receive, _with_links(send, links))
         else:
             await self.app(scope, receive, send)
 
-    def _with_links(self, send: Send) -> Send:
-        async def adding(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] == 200:
-                kinds = [value for name, value in message["headers"] if name.lower() == b"content-type"]
-                if kinds and kinds[0].startswith(b"text/html"):
-                    message["headers"] = [*message["headers"], (b"link", self.links)]
-            await send(message)
 
-        return adding
+def _links(addresses: Iterable[str]) -> bytes:
+    return ", ".join(f"<{address}>; rel=modulepreload" for address in addresses).encode()
+
+
+def _with_links(send: Send, links: bytes) -> Send:
+    async def adding(message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] == 200:
+            kinds = [value for name, value in message["headers"] if name.lower() == b"content-type"]
+            if kinds and kinds[0].startswith(b"text/html"):
+                message["headers"] = [*message["headers"], (b"link", links)]
+        await send(message)
+
+    return adding
 
 
 async def _answer(path: Path, send: Send) -> None:

@@ -67,16 +67,17 @@ def test_scripts_come_whole_and_for_ever(assets, tmp_path):
     assert ask(application, ours)[1]["body"] == (app_dir() / "canvas" / "build" / "canvas.js").read_bytes()
 
 
-def test_the_page_names_what_it_will_want_and_nothing_else_changes(assets, tmp_path):
+@pytest.mark.parametrize("path, ours", [("/explore", ["canvas"]), ("/runs", ["curves"]), ("/", []), ("/train", [])])
+def test_a_page_names_what_it_will_want_and_nothing_else_changes(assets, tmp_path, path, ours):
     application = assets.Assets(page, make_static(tmp_path))
-    head, body = ask(application, "/explore")
+    head, body = ask(application, path)
     assert body["body"] == b"page"
     links = dict(head["headers"])[b"link"].decode().split(", ")
     named = [link.split(">")[0].removeprefix("<") for link in links]
-    chunks = ["Html.b", "shared.c", "Button.e"]  # index.a is in the page already, gone.d does not exist
-    wanted = [f"/static/js/{name}.js" for name in ("Html.b", "shared.c", "Button.e")]
-    assert sorted(named[: len(chunks)]) == sorted(wanted)
-    assert set(named[len(chunks) :]) == set(assets.our_scripts())
+    # index.a is in the page already, gone.d does not exist, Unwanted.f is nobody's.
+    chunks = [f"/static/js/{name}.js" for name in ("Html.b", "shared.c", "Button.e")]
+    assert sorted(named) == sorted(chunks + [assets.address_of(name) for name in ours])
+    assert all(link.endswith(">; rel=modulepreload") for link in links)
 
 
 @pytest.mark.parametrize("path", ["/static/../index.html", "/static/js/../../x", "/gfviz/canvas.js", "/main.py"])

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import pytest
 from playwright.sync_api import expect
@@ -71,7 +72,7 @@ def test_canvas_draws_and_the_threshold_hides_edges(tab):
     assert 0 < fewer < edges
     tab.calm()
     # The URL holds the view: the same address shows the same edges.
-    assert "min_weight=" in tab.page.url
+    expect(tab.page).to_have_url(re.compile("min_weight="), timeout=15_000)
     tab.page.reload()
     tab.calm()
     expect(tab.page.locator(f".gfviz[data-edges='{fewer}']")).to_have_count(1)
