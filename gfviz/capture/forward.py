@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # Rows that share one product with the head: enough to read its weights seldom, few enough that [rows, CHUNK] is small.
-_ROWS = 512
+ROWS = 512
 
 
 class Reading(NamedTuple):
@@ -166,8 +166,8 @@ class SignalReader:
         weight, bias = _in_dtype(head, hidden.dtype)
         if temperature != 1.0:  # the head is linear: its input divided is its output divided
             hidden, bias = hidden / temperature, None if bias is None else bias / temperature
-        rows = hidden.split(_ROWS)
-        wanted = [None] * len(rows) if targets is None else targets.split(_ROWS)
+        rows = hidden.split(ROWS)
+        wanted = [None] * len(rows) if targets is None else targets.split(ROWS)
         parts = [head_topk_logsumexp(some, weight, self.k, ids, bias) for some, ids in zip(rows, wanted)]
         total = torch.cat([part.logsumexp for part in parts])
         signal = TopKLogits(

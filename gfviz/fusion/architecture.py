@@ -31,6 +31,8 @@ class Architecture:
 def find_architecture(model: ModelConfig, key: str) -> Architecture:
     """The configuration of a folder, of a hub id, or of a model of the shipped recipes.
 
+    The hub is not asked for those: without a network its retries take half a minute a model.
+
     Raises `GfvizError` naming `key` where there is none.
     """
     from transformers import AutoConfig
@@ -40,8 +42,9 @@ def find_architecture(model: ModelConfig, key: str) -> Architecture:
     shipped = shape_path(model.model)
     try:
         found = AutoConfig.from_pretrained(
-            model.model, trust_remote_code=model.trust_remote_code, revision=model.revision
-        )
+            model.model, trust_remote_code=model.trust_remote_code, revision=model.revision,
+            local_files_only=shipped is not None,
+        )  # fmt: skip
         source = "its config.json"
     except Exception as error:
         if shipped is None or Path(model.model).exists():

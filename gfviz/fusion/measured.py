@@ -16,7 +16,9 @@ from gfviz.fusion.config import FusionConfig
 from gfviz.fusion.data import Example
 from gfviz.fusion.loading import computes_in
 
-WARM_UP, TIMED = 1, 3
+# Single steps wander by a fifth (the allocator grows, other programs run): the median of nine, or of as many as half a
+# minute holds, but three at least.
+WARM_UP, LEAST_TIMED, MOST_TIMED, ENOUGH_SECONDS = 1, 3, 9, 30.0
 _POLL_SECONDS = 0.005
 
 
@@ -63,7 +65,7 @@ def measure_steps(config: FusionConfig, examples: Sequence[Example]) -> Measured
     from gfviz.fusion.trainer import FusionTrainer
     from gfviz.runs import RunDirectory
 
-    steps = WARM_UP + TIMED
+    steps = WARM_UP + MOST_TIMED
     wanted = steps * config.training.batch_size * config.training.accumulation
     stride = max(1, len(examples) // wanted)
     cached = any(teacher.cache is not None for teacher in config.teachers)
@@ -88,6 +90,9 @@ def measure_steps(config: FusionConfig, examples: Sequence[Example]) -> Measured
             trainer.meter.read(trainer.across_processes)
             self.ends.append(time.perf_counter() - self.begun)
             self.tokens.append(trainer.meter.tokens)
+            timed = self.ends[WARM_UP:]
+            if len(timed) >= LEAST_TIMED and sum(timed) > ENOUGH_SECONDS:
+                control.should_training_stop = True
 
     with tempfile.TemporaryDirectory(prefix="gfviz-plan-") as scratch, _watching(config) as watch:
         prepared = prepare(short, chosen, [])

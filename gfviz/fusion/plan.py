@@ -118,6 +118,7 @@ def plan(
         teacher.name: forward_memory(
             known[teacher.name].config, shape if not on_cpu else _alone(shape),
             dtype=_stored(teacher, "float32" if on_cpu else known[teacher.name].dtype),
+            sharded=strategy == "fsdp" and count > 1,
         )
         for teacher in online
     }  # fmt: skip

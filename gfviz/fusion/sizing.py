@@ -82,9 +82,9 @@ def training_memory(
     """The memory of training a model of this architecture with AdamW on batches of this shape.
 
     AdamW keeps two numbers of the weights' precision for each trained weight. With accumulation gradients stay through
-    the next forward pass. The loss keeps what `answer_signal` keeps: the logits, one gradient of them from
-    the top-k and one from the answer tokens. Raises `GfvizError` for an architecture that cannot be built from its
-    configuration. Cost: seconds; no memory worth naming.
+    the next forward pass. The loss keeps what `answer_signal` keeps: the logits, and one gradient of them; at another
+    temperature than 1 those of the scaled logits as well. Raises `GfvizError` for an architecture that cannot be built
+    from its configuration. Cost: seconds; no memory worth naming.
     """
     model = _build(architecture, dtype, attention)
     if checkpointing:
@@ -121,18 +121,52 @@ def training_memory(
 
 
 def forward_memory(
-    architecture: PretrainedConfig, shape: BatchShape, *, dtype: str = "float32", attention: str | None = None
+    architecture: PretrainedConfig,
+    shape: BatchShape,
+    *,
+    dtype: str = "float32",
+    attention: str | None = None,
+    sharded: bool = False,
 ) -> ForwardMemory:
-    """The memory of a frozen model that reads batches of this shape. Raises `GfvizError` as `training_memory` does."""
+    """The memory of a frozen model that reads batches of this shape. Raises `GfvizError` as `training_memory` does.
+
+    Its head is applied to some rows and a chunk of the vocabulary at a time (see `SignalReader`), where it is a plain
+    linear map and not in shards (`sharded`); else the logits are held whole.
+    """
     model = _build(architecture, dtype, attention).eval()
     with _pretending() as ledger, torch.no_grad():
         _give_shapes(model)
         weights = ledger.peak = ledger.live
-        logits = _window_logits(model, shape)
+        head = model.get_output_embeddings()
+        if sharded or type(head) is not nn.Linear:
+            _window_logits(model, shape)
+        else:
+            _read_in_chunks(model, head, shape)
         # The signal's own numbers are a thousandth of the logits.
-        del logits
         count = sum(p.numel() for p in model.parameters())
         return ForwardMemory(count, weights, ledger.peak - weights, _largest_block(model))
+
+
+def _read_in_chunks(model: Any, head: nn.Linear, shape: BatchShape) -> None:
+    """What `SignalReader` holds: the model's pass with the head at one position, then the head chunk by chunk."""
+    from gfviz.capture.forward import ROWS
+    from gfviz.kernels.blockwise import CACHED_ELEMENTS
+    from gfviz.kernels.head import CHUNK
+
+    entered: list[Tensor] = []
+
+    def cut(_module: nn.Module, given: tuple[Any, ...]) -> tuple[Tensor]:
+        entered.append(given[0])
+        return (given[0][:1, :1],)
+
+    handle = head.register_forward_pre_hook(cut)
+    _window_logits(model, shape)
+    handle.remove()
+    chosen = entered[0].flatten(0, 1)[: shape.rows * shape.window].clone()
+    for some in chosen.split(ROWS):
+        logits = nn.functional.linear(some, head.weight[:CHUNK])
+        torch.empty(min(CACHED_ELEMENTS, logits.numel()))  # where they are exponentiated
+        del logits
 
 
 def _loss(model: nn.Module, shape: BatchShape, precision: str, temperature: float) -> Tensor:
@@ -143,9 +177,10 @@ def _loss(model: nn.Module, shape: BatchShape, precision: str, temperature: floa
     # Accelerate hands a mixed-precision model's outputs on in float32.
     logits = logits.float() if mixed else logits
     scaled = logits if temperature == 1.0 else logits / temperature
-    labels = torch.zeros(shape.rows, shape.window, 1, dtype=torch.int64)
     reduced: Tensor = _Reduced.apply(scaled)  # type: ignore[assignment]
-    return reduced - scaled.gather(-1, labels).sum()
+    # The answers' likelihood is taken of the logits themselves.
+    plain: Tensor = reduced if temperature == 1.0 else _Reduced.apply(logits)  # type: ignore[assignment]
+    return reduced + plain
 
 
 def _window_logits(model: nn.Module, shape: BatchShape) -> Tensor:
@@ -159,7 +194,7 @@ def _window_logits(model: nn.Module, shape: BatchShape) -> Tensor:
 
 class _Reduced(torch.autograd.Function):
     """In the place of the kernel for top-k and logsumexp, which reads storage: it keeps the logits, returns one
-    gradient as large."""
+    gradient as large, that of the answer tokens in it."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ _BLOCK = 64
 # Below this the blocks' bookkeeping costs more than the plain top-k saves (measured by `gfviz bench losses`).
 _MIN_BLOCKED_VOCABULARY = 8192
 # Elements exponentiated at a time on the CPU: they stay in the cache between the loops over them.
-_CACHED_ELEMENTS = 1 << 19
+CACHED_ELEMENTS = 1 << 19
 # Rows selected from at a time: enough to drown the calls, few enough that scratch memory does not grow with N.
 _TOPK_ROWS = 64
 
@@ -42,7 +42,7 @@ def backward(rows: Tensor, ids: Tensor, total: Tensor, of_values: Tensor, of_tot
 
 
 def _cached_rows(rows: Tensor) -> int:
-    return max(1, _CACHED_ELEMENTS // rows.shape[1])
+    return max(1, CACHED_ELEMENTS // rows.shape[1])
 
 
 def _topk(rows: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -137,7 +137,7 @@ def test_a_hook_on_the_head_is_part_of_it():
 
 
 def test_bfloat16_and_many_rows(monkeypatch):
-    monkeypatch.setattr("gfviz.capture.forward._ROWS", 2)
+    monkeypatch.setattr("gfviz.capture.forward.ROWS", 2)
     model, inputs = make(PLAIN["llama"]()).to(torch.bfloat16), batch()
     reader = SignalReader(model, 5)
     found = reader.read(*inputs)

@@ -106,7 +106,7 @@ def test_the_probe_reads_the_student_without_its_logits(
     zoo: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
     """Two rows of logits at a time, in mixed precision too; as many as the batch has where the model gives them."""
-    monkeypatch.setattr(forward, "_ROWS", 2)
+    monkeypatch.setattr(forward, "ROWS", 2)
     config = parse_config(settings(zoo, tmp_path, training={"precision": precision}))
     prepared = prepare(config, sums(7), [])
     trainer = FusionTrainer(

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from gfviz.capture.forward import SignalReader
 from gfviz.cli import app
 from gfviz.errors import GfvizError
-from gfviz.fusion.config import LoraConfig, load_config, parse_config
+from gfviz.fusion import sizing
+from gfviz.fusion.architecture import find_architecture
+from gfviz.fusion.config import LoraConfig, ModelConfig, load_config, parse_config
 from gfviz.fusion.data import write_examples
 from gfviz.fusion.plan import device_memory, plan, strategy_of
 from gfviz.fusion.recipes import accelerate_names, accelerate_path, recipe_names, recipe_path, shape_path
@@ -55,9 +59,28 @@ def test_a_step_of_shapes_holds_what_a_real_one_holds(kind: str) -> None:
     real = saved_bytes(model.train(), SHAPE)
     assert found.forward == pytest.approx(real, rel=0.03)
     logits = SHAPE.rows * SHAPE.window * 4000 * 4
-    # The peak: what the forward pass left, and two gradients of the logits.
-    assert found.forward + 2 * logits <= found.activations <= found.forward + 3.5 * logits
+    # The peak: what the forward pass left, a gradient of the logits, and what its way back takes.
+    assert found.forward + logits <= found.activations <= found.forward + 2.5 * logits
     assert found.weights + found.optimizer < found.peak <= found.weights + found.optimizer + weights + found.activations
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_a_teacher_reads_without_its_logits(kind: str) -> None:
+    """Against the storages that a real reading holds at its peak; a teacher in shards has to hold its logits."""
+    model = make_model(kind, 4000, width=64).eval()
+    shape = BatchShape(16, 120, 100)
+    ids = torch.zeros(shape.rows, shape.length, dtype=torch.int64)
+    chosen = torch.ones(shape.rows, shape.window, dtype=torch.bool)
+    ledger = sizing._Ledger()
+    for tensor in (*model.parameters(), *model.buffers()):
+        ledger._enter(tensor.untyped_storage())
+    held = ledger.live
+    with ledger:
+        SignalReader(model, 8).read_targets(ids, torch.ones_like(ids), chosen, ids[:, : shape.window])
+    found = forward_memory(model.config, shape)
+    assert found.forward == pytest.approx(ledger.peak - held, rel=0.15)
+    logits = shape.rows * shape.window * 4000 * 4
+    assert found.forward < 0.75 * logits < logits < forward_memory(model.config, shape, sharded=True).forward
 
 
 def test_what_saves_memory_saves_it() -> None:
@@ -196,6 +219,13 @@ def test_adapters_leave_the_weights_without_gradients() -> None:
     assert low_rank.weights == whole.weights + low_rank.gradients
 
 
+def test_the_hub_is_not_asked_for_a_shape_that_ships(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *_: asked.append(host))
+    found = find_architecture(ModelConfig(model="microsoft/phi-4"), "pivot.model")
+    assert (found.shipped, asked) == (True, [])
+
+
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_the_papers_setting_on_eight_gpus(tmp_path: Path) -> None:
@@ -208,7 +238,7 @@ def test_the_papers_setting_on_eight_gpus(tmp_path: Path) -> None:
 
 # On one thread the processor's time is the wall's of a machine that nothing else uses.
 SCRIPT = """
-import json, sys, time
+import json, statistics, sys, time
 import torch; torch.set_num_threads(1)
 time.perf_counter = time.monotonic = time.process_time
 import gfviz.fusion.measured, gfviz.fusion.prepare, gfviz.fusion.session, gfviz.fusion.trainer, gfviz.fusion.sizing
@@ -218,7 +248,7 @@ from gfviz.fusion.plan import plan
 config = parse_config(json.loads(sys.argv[1]))
 found = plan(config)
 rates = fuse(config).reader().series("tokens_per_s").values
-print(json.dumps([found.peak_bytes, found.measured_peak_bytes, found.tokens_per_s, sorted(rates[1:])[len(rates) // 2]]))
+print(json.dumps([found.peak_bytes, found.measured_peak_bytes, found.tokens_per_s, statistics.median(rates[1:])]))
 """
 
 
@@ -252,7 +282,7 @@ def test_the_plan_is_within_15_percent_of_what_is_measured(tmp_path: Path, train
         "teachers": [{"name": "t", "model": str(tmp_path / "teacher")}],
         "data": {"train": [str(tmp_path / "train.jsonl")]},
         "loss": {"structure": "spectral", "beta": 1.0},
-        "training": {"steps": 5, "batch_size": 2, "device": "cpu", "log_every": 1, **training},
+        "training": {"steps": 10, "batch_size": 2, "device": "cpu", "log_every": 1, **training},
         "evaluation": {"at_start": False, "at_end": False},
     }
     keeping = {"MALLOC_MMAP_THRESHOLD_": str(2**20)} if "gradient_checkpointing" in training else {}
