@@ -107,14 +107,6 @@ double gfviz_assign(int size, const double *m, double *u, double *v, int *match,
     return assign_at(size, m, u, v, match, work, links);
 }
 
-typedef struct { double key; int at; } Keyed;
-
-static int by_key(const void *x, const void *y)
-{
-    double a = ((const Keyed *)x)->key, b = ((const Keyed *)y)->key;
-    return (a > b) - (a < b);
-}
-
 /* What prices v bound the value by: sum v + sum of the least m[r][c] - v[c] of each row. room holds size doubles. */
 static double worth(int size, const double *m, const double *v, double *room)
 {

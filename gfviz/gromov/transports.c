@@ -9,19 +9,11 @@
 
 #include "vectors.h"
 
-typedef struct { double key; int at; } Keyed;
-
 typedef struct {
     int n, m, *parent, *depth, *child, *after, *before, *stack;
     double *mass, *u, *v;
     const double *cost;
 } Tree;
-
-static int by_key(const void *x, const void *y)
-{
-    double a = ((const Keyed *)x)->key, b = ((const Keyed *)y)->key;
-    return (a > b) - (a < b);
-}
 
 static void attach(Tree *t, int node, int to)
 {

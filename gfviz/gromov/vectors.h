@@ -1,4 +1,4 @@
-/* Scans of rows of doubles, shared by the solvers of this folder. */
+/* Scans of rows of doubles and sorting by keys, shared by the solvers of this folder. */
 #pragma once
 #include <math.h>
 #include <stddef.h>
@@ -48,3 +48,11 @@ static inline int place_of(int size, const double *x, double value, int c)
     return c;
 }
 #endif
+
+typedef struct { double key; int at; } Keyed;
+
+static inline int by_key(const void *x, const void *y)
+{
+    double a = ((const Keyed *)x)->key, b = ((const Keyed *)y)->key;
+    return (a > b) - (a < b);
+}

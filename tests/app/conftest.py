@@ -98,6 +98,13 @@ def free_port() -> int:
 @contextlib.contextmanager
 def serving(root: Path, log: Path):
     """The app on `root` as its own process; yields its address, and ends it afterwards."""
+    with server_process(root, log) as (address, _):
+        yield address
+
+
+@contextlib.contextmanager
+def server_process(root: Path, log: Path):
+    """`serving`, with the process beside its address."""
     port = free_port()
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     with open(log, "wb") as out:
@@ -113,7 +120,7 @@ def serving(root: Path, log: Path):
             if server.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"the app did not start: {log.read_text()[-2000:]}")
             time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{port}", server
     finally:
         server.terminate()
         server.wait(20)
