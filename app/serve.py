@@ -2,8 +2,14 @@
 
 import sys
 import threading
+from pathlib import Path
 
-from gfvizui.warming import warm
+# Python adds no script's folder by itself where PYTHONSAFEPATH is set.
+here = str(Path(__file__).resolve().parent)
+if here not in sys.path:
+    sys.path.insert(0, here)
+
+from gfvizui.warming import warm  # noqa: E402
 
 if __name__ == "__main__":
     from click.exceptions import Abort, ClickException

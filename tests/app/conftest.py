@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import socket
 import subprocess
 import time
@@ -17,17 +16,8 @@ from gfviz.app_options import app_command
 from gfviz.graph import CoactivationGraph, TextRecord
 from gfviz.runs import RunDirectory
 from gfviz.signals import TopKLogits
+from tests.browsers import headless_chromium
 
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 HOSTILE = [
     "<script>window.hacked=1</script>",
     "<img src=x onerror=window.hacked=1>",
@@ -133,19 +123,11 @@ def app_url(home, tmp_path_factory):
         yield address
 
 
-@pytest.fixture(scope="session")
-def chromium():
-    """A headless Chromium; where it is missing the test is skipped, in CI it fails."""
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
-    if found is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("Chromium is missing: apt-get install -y chromium")
-        pytest.skip("no Chromium on PATH: apt-get install -y chromium")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=FLAGS, headless=True)
+@pytest.fixture(scope="package")
+def chromium(tmp_path_factory):
+    """A headless Chromium for all of the app's tests."""
+    with headless_chromium(tmp_path_factory.mktemp("chromium")) as browser:
         yield browser
-        browser.close()
 
 
 class Tab:

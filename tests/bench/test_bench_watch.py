@@ -1,12 +1,9 @@
 """The watch's measure of memory: garbage of any amount is not growth, and what a page keeps is."""
 
-import os
-import shutil
-
 import pytest
 
-from gfviz.bench.app import chromium_on
 from gfviz.bench.watch import Look, Watcher, growth
+from tests.browsers import headless_chromium
 
 pytestmark = pytest.mark.browser
 
@@ -42,12 +39,7 @@ def grown(browser, keep: list[str]) -> dict[str, float]:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    if not (shutil.which("chromium") or shutil.which("chromium-browser")):
-        if os.environ.get("CI") == "true":
-            pytest.fail("Chromium is missing: apt-get install -y chromium")
-        pytest.skip("no Chromium on PATH: apt-get install -y chromium")
-    pytest.importorskip("playwright.sync_api")
-    with chromium_on(tmp_path_factory.mktemp("chromium")) as found:
+    with headless_chromium(tmp_path_factory.mktemp("chromium")) as found:
         yield found
 
 

@@ -1,14 +1,13 @@
 """The app as its own process, asked over the network as a stranger would: who is let in, and who is not."""
 
 import http.client
-import os
-import shutil
 from collections.abc import Iterator
 
 import psutil
 import pytest
 
-from gfviz.bench.app import chromium_on, serving
+from gfviz.bench.app import serving
+from tests.browsers import headless_chromium
 
 
 @pytest.fixture(scope="module")
@@ -62,15 +61,10 @@ def test_a_file_from_another_page_is_refused(server) -> None:
 @pytest.mark.browser
 @pytest.mark.long
 def test_a_file_over_the_limit_is_refused(server, tmp_path) -> None:
-    if not (shutil.which("chromium") or shutil.which("chromium-browser")):
-        if os.environ.get("CI") == "true":
-            pytest.fail("Chromium is missing: apt-get install -y chromium")
-        pytest.skip("no Chromium on PATH: apt-get install -y chromium")
-    pytest.importorskip("playwright.sync_api")
     port, _ = server
     large = tmp_path / "large.safetensors"
     large.write_bytes(b"0" * (21 * 2**20))
-    with chromium_on(tmp_path) as browser:
+    with headless_chromium(tmp_path) as browser:
         page = browser.new_page()
         sent: list[str] = []
         page.on("request", lambda request: sent.append(request.url) if request.method in ("PUT", "POST") else None)
