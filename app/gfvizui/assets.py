@@ -3,7 +3,8 @@
 A first visit asks for a hundred files. Streamlit answers each through its whole stack and a thread (a quarter of a
 second of the processor for a page, while the browser waits), and names those that a page needs beyond the first sixty
 only once the page's elements have arrived. Here a file is read and sent at once, and the page itself says in a header
-what it will want. Our own scripts carry a hash in their address: the browser keeps them, and what it compiled of them.
+what it will want, and in a line where the server is. Our own scripts carry a hash in their address: the browser keeps
+them, and what it compiled of them.
 """
 
 from __future__ import annotations
@@ -24,6 +25,13 @@ _IMPORTED = re.compile(r"""(?:from|import)\s*["']\./([A-Za-z0-9._-]+\.js)["']"""
 WANTED = ("BidiComponent", "Selectbox", "ButtonGroup", "Html", "Button")
 # Which of our scripts a page opens with.
 OPENS_WITH = {"explore": ("canvas",), "compare": ("canvas",), "runs": ("curves",)}
+
+PAGES = ("home", "explore", "compare", "distance", "train", "runs")
+# Where the server is. Streamlit would guess "/explore" first, ask in vain and wait: an eighth of a second a page.
+BASE = (
+    "<script>window.__streamlit={BACKEND_BASE_URL:location.origin+"
+    rf"location.pathname.replace(/({'|'.join(PAGES)})\/?$/,'')}}</script>"
+).encode()
 
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
@@ -82,9 +90,11 @@ class Assets:
         path = self.files.get(scope.get("path", "")) if scope["type"] == "http" and scope["method"] == "GET" else None
         if path is not None:
             await _answer(path, send)
-        elif scope["type"] == "http":
+        elif scope["type"] == "http" and b"text/html" in dict(scope["headers"]).get(b"accept", b""):
             links = self.links.get(scope["path"].strip("/"), self.links[""])
-            await self.app(scope, receive, _with_links(send, links))
+            # To a compressed page nothing can be added.
+            plain = [pair for pair in scope["headers"] if pair[0] != b"accept-encoding"]
+            await self.app({**scope, "headers": plain}, receive, _as_page(send, links))
         else:
             await self.app(scope, receive, send)
 
@@ -93,15 +103,31 @@ def _links(addresses: Iterable[str]) -> bytes:
     return ", ".join(f"<{address}>; rel=modulepreload" for address in addresses).encode()
 
 
-def _with_links(send: Send, links: bytes) -> Send:
+def _as_page(send: Send, links: bytes) -> Send:
+    """A `send` that adds `links` and `BASE` to a page and leaves everything else as it is."""
+    start: Message | None = None
+    body = b""
+
     async def adding(message: Message) -> None:
-        if message["type"] == "http.response.start" and message["status"] == 200:
-            kinds = [value for name, value in message["headers"] if name.lower() == b"content-type"]
-            if kinds and kinds[0].startswith(b"text/html"):
-                message["headers"] = [*message["headers"], (b"link", links)]
-        await send(message)
+        nonlocal start, body
+        if message["type"] == "http.response.start" and message["status"] == 200 and _is_page(message):
+            start = message
+        elif start is not None and message["type"] == "http.response.body":
+            body += message.get("body", b"")
+            if not message.get("more_body"):
+                body = body.replace(b"<head>", b"<head>" + BASE, 1)
+                kept = [pair for pair in start["headers"] if pair[0].lower() != b"content-length"]
+                length = (b"content-length", str(len(body)).encode())
+                await send({**start, "headers": [*kept, length, (b"link", links)]})
+                await send({"type": "http.response.body", "body": body})
+        else:
+            await send(message)
 
     return adding
+
+
+def _is_page(start: Message) -> bool:
+    return any(name.lower() == b"content-type" and value.startswith(b"text/html") for name, value in start["headers"])
 
 
 async def _answer(path: Path, send: Send) -> None:

@@ -1,6 +1,7 @@
 """Explore: one graph on the canvas, one node under the glass, all of it as tables and files."""
 
 import tempfile
+import time
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +24,9 @@ from gfviz.graph import CoactivationGraph, export_graph
 
 SIZES = {"300": (300, 1500), "1 000": (1000, 5000), "3 000": (3000, 15000), "10 000": (10_000, 50_000)}
 HEIGHT = 510
+# Seconds for which a page just opened sends nothing more: a browser given the cards and tables at once draws the graph
+# 0.15 s later, and has all of it no sooner.
+DRAWING = 0.4
 
 
 def header(graph: CoactivationGraph, view: GraphView) -> None:
@@ -231,10 +235,13 @@ def draw() -> None:
     head, bench = st.container(), st.container()
     graph = cached.load(file)
     view = cached.view(graph, *SIZES[size])
+    opened = "explore_graph" not in st.session_state
     start_from_url(graph)
     # The graph is what a visitor waits for: it is sent before the cards above it.
     with bench:
         workbench(graph, view)
+    if opened:
+        time.sleep(DRAWING)
     with head:
         header(graph, view)
     tables(graph, view)

@@ -1,6 +1,7 @@
 """The browser's scripts: sent at once, kept for ever, named ahead of need; nothing else is reachable this way."""
 
 import asyncio
+import re
 import sys
 from pathlib import Path
 
@@ -34,8 +35,9 @@ def make_static(root: Path) -> Path:
     return root / "static"
 
 
-def ask(application, path: str, method: str = "GET", kind: str = "http") -> list[dict]:
+def ask(application, path: str, method: str = "GET", kind: str = "http", accept: str = "text/html,*/*") -> list[dict]:
     """What the application sends for one request."""
+    headers = [(b"accept", accept.encode()), (b"accept-encoding", b"gzip, br")]
     sent: list[dict] = []
 
     async def send(message) -> None:
@@ -44,15 +46,22 @@ def ask(application, path: str, method: str = "GET", kind: str = "http") -> list
     async def receive() -> dict:
         return {"type": "http.request"}
 
-    asyncio.run(application({"type": kind, "path": path, "method": method}, receive, send))
+    scope = {"type": kind, "path": path, "method": method, "headers": headers}
+    asyncio.run(application(scope, receive, send))
     return sent
 
 
+PAGE = b"<html><head>\n</head>page</html>"
+
+
 async def page(scope, receive, send) -> None:
-    """An application that answers every request with a page."""
-    headers = [(b"content-type", b"text/html; charset=utf-8")]
+    """An application that answers every request with a page in two parts, compressed (as it says) if it may."""
+    headers = [(b"content-type", b"text/html; charset=utf-8"), (b"content-length", str(len(PAGE)).encode())]
+    if b"accept-encoding" in dict(scope["headers"]):
+        headers.append((b"content-encoding", b"gzip"))
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": b"page"})
+    await send({"type": "http.response.body", "body": PAGE[:9], "more_body": True})
+    await send({"type": "http.response.body", "body": PAGE[9:]})
 
 
 def test_scripts_come_whole_and_for_ever(assets, tmp_path):
@@ -71,7 +80,10 @@ def test_scripts_come_whole_and_for_ever(assets, tmp_path):
 def test_a_page_names_what_it_will_want_and_nothing_else_changes(assets, tmp_path, path, ours):
     application = assets.Assets(page, make_static(tmp_path))
     head, body = ask(application, path)
-    assert body["body"] == b"page"
+    headers = dict(head["headers"])
+    assert body["body"] == PAGE.replace(b"<head>", b"<head>" + assets.BASE)
+    assert headers[b"content-length"] == str(len(body["body"])).encode()
+    assert b"content-encoding" not in headers
     links = dict(head["headers"])[b"link"].decode().split(", ")
     named = [link.split(">")[0].removeprefix("<") for link in links]
     # index.a is in the page already, gone.d does not exist, Unwanted.f is nobody's.
@@ -82,13 +94,27 @@ def test_a_page_names_what_it_will_want_and_nothing_else_changes(assets, tmp_pat
 
 @pytest.mark.parametrize("path", ["/static/../index.html", "/static/js/../../x", "/gfviz/canvas.js", "/main.py"])
 def test_other_addresses_go_to_streamlit(assets, tmp_path, path):
-    assert ask(assets.Assets(page, make_static(tmp_path)), path)[1]["body"] == b"page"
+    assert b"page" in ask(assets.Assets(page, make_static(tmp_path)), path)[1]["body"]
+
+
+def test_what_is_not_asked_for_as_a_page_comes_as_streamlit_sends_it(assets, tmp_path):
+    head, *parts = ask(assets.Assets(page, make_static(tmp_path)), "/media/x", accept="*/*")
+    assert dict(head["headers"])[b"content-encoding"] == b"gzip"
+    assert b"".join(part["body"] for part in parts) == PAGE
+
+
+def test_every_page_says_where_the_server_is(assets):
+    assert {path.stem for path in (app_dir() / "views").glob("*.py")} == set(assets.PAGES)
+    script = assets.BASE.decode()
+    pattern = re.search(r"replace\(/(.*)/,''\)", script)[1].replace(r"\/", "/")
+    for path, base in [("/", "/"), ("/runs", "/"), ("/runs/", "/"), ("/proxy/8501/explore", "/proxy/8501/")]:
+        assert re.sub(pattern, "", path) == base
 
 
 def test_other_methods_and_sockets_go_to_streamlit(assets, tmp_path):
     application = assets.Assets(page, make_static(tmp_path))
-    assert ask(application, "/static/js/Html.b.js", method="POST")[1]["body"] == b"page"
-    assert len(ask(application, "/static/js/Html.b.js", kind="websocket")) == 2
+    assert ask(application, "/static/js/Html.b.js", method="POST")[0]["headers"][0][1].startswith(b"text/html")
+    assert len(ask(application, "/static/js/Html.b.js", kind="websocket")) == 3
 
 
 def test_streamlit_still_has_the_chunks_that_are_named_ahead(assets):

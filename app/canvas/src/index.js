@@ -14,14 +14,19 @@ export default function render(component) {
   const { data, parentElement, key, setStateValue } = component;
   let canvas = LIVE.get(parentElement);
   if (!canvas) {
-    if (!webglWorks()) {
-      parentElement.replaceChildren(element("p", { class: "fallback", role: "alert", text: NO_WEBGL }));
-      return undefined;
-    }
     canvas = new Canvas(parentElement, data.memory || key);
     LIVE.set(parentElement, canvas);
   }
-  canvas.update(data, setStateValue);
+  try {
+    canvas.update(data, setStateValue);
+  } catch (error) {
+    // Asked only now: a context that is made to see whether one can be made is a tenth of the time to the first picture.
+    if (webglWorks()) throw error;
+    LIVE.delete(parentElement);
+    canvas.kill();
+    parentElement.replaceChildren(element("p", { class: "fallback", role: "alert", text: NO_WEBGL }));
+    return undefined;
+  }
   return () => {
     LIVE.delete(parentElement);
     canvas.kill();
