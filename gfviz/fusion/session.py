@@ -369,7 +369,7 @@ class _Session:
         return rows | {f"graph/{item.teacher}/upper": item.upper for item in found}
 
     def _save(self) -> None:
-        state = whole_state(self.trainer.accelerator, self.trainer.model) if self.collective else None
+        state = whole_state(self.trainer) if self.collective else None
         if self.writer is None:
             return
         model: Any = self.trainer.accelerator.unwrap_model(self.trainer.model)

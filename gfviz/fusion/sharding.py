@@ -37,9 +37,11 @@ def place_teachers(config: FusionConfig, teachers: list[OnlineTeacher], accelera
             move_model(teacher.model, accelerator.device)
 
 
-def whole_state(accelerator: Any, model: Any) -> dict[str, Any]:
-    """All weights of a sharded model, on the CPU of the first process; a collective call."""
-    return accelerator.get_state_dict(model)
+def whole_state(trainer: Any) -> dict[str, Any]:
+    """All weights of a trainer's sharded model, on the CPU of the first process; a collective call."""
+    # FSDP2 keeps its shards in the model, DeepSpeed in the engine around it.
+    sharded = trainer.model if trainer.accelerator.is_fsdp2 else trainer.model_wrapped
+    return trainer.accelerator.get_state_dict(sharded)
 
 
 def shard_frozen(model: nn.Module, accelerator: Any) -> nn.Module:

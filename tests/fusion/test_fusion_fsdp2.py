@@ -135,7 +135,7 @@ def test_teachers_are_whole_on_every_device_where_they_are_not_sharded(zoo, tmp_
 
 @pytest.mark.parametrize("name", ["zero2", "zero3"])
 def test_accelerates_launcher_reads_the_shipped_deepspeed_files(name: str) -> None:
-    """Its own loader and checks; DeepSpeed itself is not installed, so its engine is not made here."""
+    """Its own loader and checks; the engine is in test_fusion_deepspeed.py, for which DeepSpeed must be installed."""
     from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 
     arguments = launch_command_parser().parse_args(["--config_file", str(accelerate_path(name)), "script.py"])
