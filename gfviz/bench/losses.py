@@ -6,6 +6,7 @@ import gc
 import os
 import statistics
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 
 import torch
@@ -40,7 +41,7 @@ def run(device: torch.device, size: str) -> list[Row]:
     dtype = torch.bfloat16 if gpu else torch.float32
     for shape in sweep:
         rows += _losses(*shape, dtype, device, min(rounds, 3), bandwidth, shape == max(sweep))
-    return rows
+    return rows if size == "tiny" else rows + _compiled(positions, device, rounds)
 
 
 def _kernel(
@@ -214,6 +215,36 @@ def _losses(
             beyond[1],
             target=">= 4" if largest else None,
         ),
+    ]
+
+
+def _compiled(positions: int, device: torch.device, rounds: int) -> list[Row]:
+    """The terms alone, from signals that are there: as they are, and through `torch.compile`; what compiling takes."""
+    student, teacher = (
+        TopKLogits.from_logits(4 * torch.randn(1, positions, 32 * K, device=device), K) for _ in range(2)
+    )
+    inputs = [student.values.requires_grad_(), student.logsumexp.requires_grad_()]
+
+    def terms(values: Tensor, logsumexp: Tensor) -> Tensor:
+        return distilled(replace(student, values=values, logsumexp=logsumexp), [teacher])
+
+    ways: dict[str, Callable[..., Tensor]] = {"eager": terms, "compiled": torch.compile(terms)}
+    work: dict[str, Callable[[], object]] = {
+        name: lambda way=way: torch.autograd.grad(way(*inputs), inputs)  # type: ignore[misc]
+        for name, way in ways.items()
+    }
+    first, _ = once(work["compiled"], device)
+    seconds = times(work, device, 4 * rounds)
+    shape = f"T = {positions}, k = {K}, {device.type}"
+    return [
+        make_row(
+            f"losses · ULD + GLD (entries) from signals, through torch.compile, {shape} (peer: as they are)",
+            1000 * statistics.median(seconds["compiled"]),
+            "ms",
+            peer=1000 * statistics.median(seconds["eager"]),
+            ratio=ratio(seconds["eager"], seconds["compiled"]),
+        ),
+        make_row(f"losses · compiling them, {shape}", first, "s"),
     ]
 
 
