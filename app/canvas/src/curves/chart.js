@@ -1,8 +1,8 @@
 // One chart: lines over steps as SVG, a cross line that reads them, zoom by dragging or by keys, a legend of switches.
 import { element } from "../dom.js";
 import { decades, exact, nearest, short, ticks } from "./scale.js";
+import { made, show, svg } from "./svg.js";
 
-const SVG = "http://www.w3.org/2000/svg";
 const TOP = 8;
 const RIGHT = 10;
 const BOTTOM = 22;
@@ -10,14 +10,7 @@ const NEAR = 14; // pixels within which a line without a point at the cross line
 const DASHES = { dot: "2 4", dash: "7 4", dashdot: "7 3 2 3", longdash: "11 4" };
 const KEYS = "Arrow keys read values, plus and minus zoom, 0 shows all.";
 
-function svg(tag, attributes = {}, ...children) {
-  const made = document.createElementNS(SVG, tag);
-  for (const [name, value] of Object.entries(attributes)) if (value !== null) made.setAttribute(name, String(value));
-  made.append(...children);
-  return made;
-}
-
-let made = 0;
+let charts = 0;
 
 export class Chart {
   /** `kept` {zoom: [low, high] or null, hidden: [names]} outlives this chart. */
@@ -29,8 +22,8 @@ export class Chart {
     this.reset = element("button", { class: "reset", type: "button", text: "Show all", hidden: true, onclick: () => this.zoom(null) });
     this.tip = element("div", { class: "tip", hidden: true });
     this.said = element("div", { class: "said", "aria-live": "polite" });
-    this.clip = `gfviz-plot-${++made}`;
-    this.svg = svg("svg", { "aria-hidden": "true" });
+    this.clip = `gfviz-plot-${++charts}`;
+    this.svg = made(svg("svg", { "aria-hidden": "true" }));
     this.plot = element("div", { class: "plot", tabindex: "0", role: "application", onkeydown: (event) => this.key(event) }, this.svg, this.tip);
     this.root = element("figure", { class: "chart" }, element("figcaption", {}, this.title, this.reset, this.legend), this.plot, this.said);
     this.listen();
@@ -39,7 +32,7 @@ export class Chart {
   update(described, traces) {
     this.described = described;
     this.traces = traces;
-    this.title.textContent = described.title;
+    show(this.title, described.title);
     this.plot.setAttribute("aria-label", `${described.title}, chart. ${described.note || this.summary()} ${KEYS}`);
     const entries = traces.filter((trace) => trace.legend).map((trace) => [trace.group, trace.color, trace.dash]);
     const names = JSON.stringify([described.legend, entries]);
@@ -73,7 +66,7 @@ export class Chart {
         const button = element(
           "button",
           { type: "button", class: "entry", "aria-pressed": String(!this.kept.hidden.includes(trace.group)), title: "Show or hide this line" },
-          svg("svg", { width: 20, height: 10 }, line),
+          made(svg("svg", { width: 20, height: 10 }, line)),
           element("bdi", { text: trace.group }),
         );
         button.addEventListener("click", () => this.toggle(trace.group, button));
@@ -144,28 +137,35 @@ export class Chart {
     const { x0, x1, x, y, left, width, height, rows, words } = this.measure();
     const { log, note } = this.described;
     this.plot.style.height = `${height}px`;
-    this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    this.reset.hidden = !this.kept.zoom;
+    const box = `0 0 ${width} ${height}`;
+    if (this.svg.getAttribute("viewBox") !== box) this.svg.setAttribute("viewBox", box);
+    if (this.reset.hidden !== !this.kept.zoom) this.reset.hidden = !this.kept.zoom;
     if (note || !this.traces.length) {
-      this.svg.replaceChildren(svg("text", { class: "note", x: width / 2, y: height / 2 }, note || "Nothing to draw"));
+      show(this.svg, svg("text", { class: "note", x: width / 2, y: height / 2 }, note || "Nothing to draw"));
+      this.cross = null;
       return;
     }
-    const axes = svg("g", { class: "axes" });
+    const axes = [];
     rows.forEach((value, k) => {
       const at = y(log ? 10 ** value : value);
-      axes.append(svg("line", { x1: left, x2: width - RIGHT, y1: at, y2: at }), svg("text", { class: "up", x: left - 6, y: at }, words[k]));
+      axes.push(svg("line", { x1: left, x2: width - RIGHT, y1: at, y2: at }), svg("text", { class: "up", x: left - 6, y: at }, words[k]));
     });
     for (const step of ticks(x0, x1, Math.max(2, (width - left) / 90), true)) {
       const at = x(step);
-      axes.append(svg("line", { x1: at, x2: at, y1: TOP, y2: height - BOTTOM }), svg("text", { class: "along", x: at, y: height - 6 }, short(step)));
+      axes.push(svg("line", { x1: at, x2: at, y1: TOP, y2: height - BOTTOM }), svg("text", { class: "along", x: at, y: height - 6 }, short(step)));
     }
-    axes.append(svg("line", { x1: left, x2: width - RIGHT, y1: height - BOTTOM, y2: height - BOTTOM }));
+    axes.push(svg("line", { x1: left, x2: width - RIGHT, y1: height - BOTTOM, y2: height - BOTTOM }));
     const clip = svg("clipPath", { id: this.clip }, svg("rect", { x: left - 2, y: TOP - 3, width: width - left - RIGHT + 4, height: height - TOP - BOTTOM + 5 }));
-    const lines = svg("g", { "clip-path": `url(#${this.clip})` });
-    for (const trace of this.shown()) lines.append(...this.line(trace, x, y));
-    this.cross = svg("g", { class: "cross" });
-    this.picked = svg("rect", { class: "picked", y: TOP, height: height - TOP - BOTTOM, width: 0 });
-    this.svg.replaceChildren(clip, axes, lines, this.picked, this.cross);
+    const lines = this.shown().map((trace) => this.line(trace, x, y));
+    show(
+      this.svg,
+      clip,
+      svg("g", { class: "axes" }, ...axes),
+      svg("g", { "clip-path": `url(#${this.clip})` }, ...lines),
+      svg("rect", { class: "picked", y: TOP, height: height - TOP - BOTTOM, width: 0 }),
+      svg("g", { class: "cross" }),
+    );
+    [this.picked, this.cross] = [...this.svg.children].slice(-2);
     this.point();
   }
 
@@ -183,9 +183,10 @@ export class Chart {
       pen = "L";
       if (trace.marks) dots.push(this.dot(trace, x(trace.x[k]), up));
     }
-    if (trace.fill) return [svg("path", { class: "band", d: parts.join("") + (parts.length ? "Z" : ""), fill: trace.fill })];
+    if (trace.fill) return svg("path", { class: "band", d: parts.join("") + (parts.length ? "Z" : ""), fill: trace.fill });
     const drawn = { class: "line", d: parts.join(""), stroke: trace.color, "stroke-width": trace.width };
-    return [svg("path", { ...drawn, "stroke-dasharray": DASHES[trace.dash] ?? null, "data-name": trace.name }), ...dots];
+    const path = svg("path", { ...drawn, "stroke-dasharray": DASHES[trace.dash] ?? null, "data-name": trace.name });
+    return dots.length ? svg("g", {}, path, ...dots) : path;
   }
 
   dot(trace, at, up) {
@@ -198,23 +199,27 @@ export class Chart {
   /** Draw the cross line at `this.at` and write what the lines are there; returns that as text. */
   point() {
     if (!this.cross) return "";
-    this.cross.replaceChildren();
     this.tip.hidden = this.at === null;
-    if (this.at === null) return "";
+    if (this.at === null) {
+      show(this.cross);
+      return "";
+    }
     const { x, y, left, width, height } = this.scale;
     const place = x(this.at);
     if (place < left - 1 || place > width - RIGHT + 1) {
       this.tip.hidden = true;
+      show(this.cross);
       return "";
     }
-    this.cross.append(svg("line", { x1: place, x2: place, y1: TOP, y2: height - BOTTOM }));
+    const marks = [svg("line", { x1: place, x2: place, y1: TOP, y2: height - BOTTOM })];
     const rows = [];
     for (const trace of this.read()) {
       const k = nearest(trace.x, this.at);
       if (Math.abs(x(trace.x[k]) - place) > NEAR || !Number.isFinite(trace.y[k])) continue;
       rows.push([trace, trace.y[k]]);
-      this.cross.append(svg("circle", { cx: x(trace.x[k]), cy: y(trace.y[k]), r: 3.5, fill: trace.color }));
+      marks.push(svg("circle", { cx: x(trace.x[k]), cy: y(trace.y[k]), r: 3.5, fill: trace.color }));
     }
+    show(this.cross, ...marks);
     const step = `step ${Math.round(this.at).toLocaleString("en-US")}`;
     this.tip.replaceChildren(
       element("div", { class: "step", text: step }),
@@ -248,7 +253,7 @@ export class Chart {
       if (event.button === 0 && this.scale) from = here(event);
     });
     this.plot.addEventListener("pointermove", (event) => {
-      if (!this.scale || this.described.note) return;
+      if (!this.scale || !this.cross) return;
       const now = here(event);
       if (from !== null && Math.abs(now - from) > 6) {
         this.plot.setPointerCapture(event.pointerId);
