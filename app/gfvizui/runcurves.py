@@ -62,8 +62,9 @@ def drawings_of(
     run: RunDirectory, reader: RunReader, status: RunStatus, smoothing: float, theme: str
 ) -> dict[str, Drawing]:
     """Title → drawing, in reading order."""
-    names, total = reader.names(), status.total_steps
-    arms = session_controls(run)
+    names, arms = reader.names(), session_controls(run)
+    # Runs to judge by have come to their end: beside them a young run keeps to its place.
+    total = status.total_steps if arms else shown_steps(status.step, status.total_steps)
     losses = {"total": "loss/total", "SFT": "loss/sft"}
     made = {
         "Loss": curve_drawing(
@@ -103,6 +104,15 @@ def drawings_of(
     if not made["Loss"].traces:
         made |= everything_else(reader, names, smoothing, theme, total)
     return made
+
+
+def shown_steps(step: int, total: int | None) -> int | None:
+    """How far the axis of steps goes: to the end, or while that is far away to a round step not far ahead."""
+    if not total:
+        return None
+    power = 10 ** (len(str(max(step, 10))) - 1)
+    ahead = next(power * tenths // 10 for tenths in (15, 20, 30, 50, 75, 100) if power * tenths // 10 > step)
+    return max(step, min(total, ahead))
 
 
 def everything_else(

@@ -10,11 +10,12 @@ from gfvizui import overlay, parts, places, runactions, runviews, scrubber
 
 from gfviz.runs import RunDirectory, RunStatus
 
+# Marks that every text font has: where there is no font for emoji they are empty boxes.
 STATE_ICONS = {
-    "running": "🟢 running",
-    "queued": "🕓 queued",
+    "running": "● running",
+    "queued": "○ queued",
     "finished": "✔ finished",
-    "stopped": "⏸ stopped",
+    "stopped": "■ stopped",
     "failed": "✖ failed",
     "killed": "✖ killed",
 }
