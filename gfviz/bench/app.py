@@ -125,14 +125,19 @@ def chromium_on(root: Path) -> Iterator[Any]:
         from playwright.sync_api import sync_playwright
     except ImportError as error:
         raise GfvizError('the app\'s benchmark needs Playwright: pip install "gfviz[test]"') from error
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium, args=list(FLAGS), headless=True, downloads_path=root / "downloads"
-        )
-        try:
-            yield browser
-        finally:
-            browser.close()
+    with sync_playwright() as playwright, another(playwright.chromium, chromium, root) as browser:
+        yield browser
+
+
+@contextlib.contextmanager
+def another(kind: Any, chromium: str, root: Path) -> Iterator[Any]:
+    """A browser of a Playwright that runs: `kind` is Playwright's type of browser, `chromium` the program."""
+    downloads = root / "downloads"
+    browser = kind.launch(executable_path=chromium, args=list(FLAGS), headless=True, downloads_path=downloads)
+    try:
+        yield browser
+    finally:
+        browser.close()
 
 
 def make_app_row(name: str, value: float, unit: str, target: float | None) -> Row:

@@ -7,26 +7,51 @@ after a collection, of the process of one page that needs no more at the end tha
 asks the browser for all of it (critical memory pressure, then collections, by the DevTools protocol) and reads what
 each process made itself. What a page can still reach no collection takes: a leak stays in every later look, whatever
 wanders only adds to some of them. The least of many looks is what stays, and its growth is the leak.
+
+One thing grows that no page can help. Blink frees what a tick replaced but moves nothing, so the pages of its heap fill
+with holes: while a page's live objects stayed at 3 MB in all, their heap went from 9 to 21 MB in 20 minutes. A page of
+Streamlit alone, in a browser of its own, ticks beside the app's and tells how much of the growth is that.
 """
 
 from __future__ import annotations
 
 import contextlib
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gfviz.bench.app import WRITER, Row, chromium_on, make_app_row, serving
+from gfviz.bench.app import VIEWPORT, WRITER, Row, another, chromium_on, make_app_row, serving
 from gfviz.errors import GfvizError
 
 EVERY_SECONDS = 15.0
 # The first quarter is warm-up.
 _QUARTERS = (0.25, 0.75)
 _SETTLE_SECONDS = 0.2
+
+# Streamlit and nothing else: a second's tick that changes about as much as the page of a run, without its charts.
+BARE = """
+import time
+import streamlit as st
+
+@st.fragment(run_every=1.0)
+def tick():
+    now = int(45 * time.time()) % 1_000_000
+    st.progress(now / 1e6, text=f"Step {now:,} of 1,000,000")
+    for at, column in enumerate(st.columns(6)):
+        column.metric(f"number {at}", f"{now % (977 + at)}", border=True)
+    for column in st.columns(2):
+        column.caption(f"at {now}")
+    for tab in st.tabs(["one", "two"]):
+        tab.markdown(f"{now}")
+
+tick()
+"""
 
 
 class Look(NamedTuple):
@@ -43,11 +68,12 @@ class Look(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """One look, the MB of the server's process and the steps that the page showed."""
+    """One look at the app's page and one at the bare one, the server's MB and the steps that the page showed."""
 
     seconds: float
     server: float
     look: Look
+    bare: Look
     points: int
 
 
@@ -82,12 +108,10 @@ class Watcher:
         return Look(browser, pages, told["JSHeapUsedSize"] / 1e6, told["Nodes"], before)
 
     def _processes(self) -> tuple[float, float]:
-        import psutil
-
-        # Playwright's driver is a child of ours, Chromium a child of the driver; it starts and ends processes.
-        found = [one for one in psutil.Process().children(recursive=True) if "chrom" in _name(one)]
-        pages = [one for one in found if "--type=renderer" in _arguments(one)]
-        return _megabytes(found), _megabytes(pages)
+        # A browser starts and ends processes as it goes, and another one may run beside it.
+        found = self._browser.send("SystemInfo.getProcessInfo")["processInfo"]
+        pages = [one["id"] for one in found if one["type"] == "renderer"]
+        return _megabytes([one["id"] for one in found]), _megabytes(pages)
 
 
 def watch_app(minutes: float) -> list[Row]:
@@ -107,11 +131,19 @@ def watch_app(minutes: float) -> list[Row]:
         "page's live objects": ([look.heap for look in looks], "MB"),
         "page's DOM": ([look.nodes for look in looks], "nodes"),
     }
+    floor: dict[str, list[float]] = {
+        "browser's processes": [sample.bare.browser for sample in samples],
+        "page's process": [sample.bare.pages for sample in samples],
+    }
     told = f"watched {minutes:g} min"
     rows = []
     for title, (values, unit) in series.items():
         rows.append(make_app_row(f"{told}: {title}, what stays at the end", least(values, _QUARTERS[1]), unit, None))
         rows.append(make_app_row(f"{told}: {title}, growth of what stays", growth(values), "of it", 0.05))
+        if title in floor:
+            bare = f"{told}: floor, {title} under a bare Streamlit page that ticks"
+            rows.append(make_app_row(f"{bare}, what stays at the end", least(floor[title], _QUARTERS[1]), unit, None))
+            rows.append(make_app_row(f"{bare}, growth of what stays", growth(floor[title]), "of it", None))
     before = [look.before for look in looks]
     rows.append(
         make_app_row(
@@ -142,33 +174,26 @@ def growth(series: list[float]) -> float:
 
 
 def _watch(root: Path, seconds: float) -> list[Sample]:
-    import psutil
-
     writer = subprocess.Popen([sys.executable, "-c", WRITER, str(root)], stdout=subprocess.PIPE, text=True)
     assert writer.stdout is not None
     samples: list[Sample] = []
     try:
         run_id = writer.stdout.readline().strip()
-        with serving(root) as (address, server), chromium_on(root) as browser:
-            page = browser.new_page(viewport={"width": 1440, "height": 900})
+        with contextlib.ExitStack() as open_:
+            address, server = open_.enter_context(serving(root))
+            browser = open_.enter_context(chromium_on(root))
+            page = browser.new_page(viewport=VIEWPORT)
             page.goto(f"{address}/runs?run={run_id}")
-            page.get_by_test_id("stProgress").first.wait_for(timeout=120_000)
-            watcher = Watcher(browser, page)
+            progress = page.get_by_test_id("stProgress").first
+            progress.wait_for(timeout=120_000)
+            watcher, bare = Watcher(browser, page), open_.enter_context(_bare(browser, root / "bare"))
             began = time.monotonic()
             while time.monotonic() - began < seconds or len(samples) < 4:
                 page.wait_for_timeout(1000 * min(EVERY_SECONDS, seconds / 8))
-                found = watcher.look()
-                text = page.get_by_test_id("stProgress").first.inner_text()
-                samples.append(
-                    Sample(
-                        time.monotonic() - began,
-                        _megabytes([psutil.Process(server.pid)]),
-                        found,
-                        int(text.split(" of ")[0].removeprefix("Step").replace(",", "")),
-                    )
-                )
-                last = samples[-1]
-                told = (last.seconds, last.server, *last.look, last.points)
+                now, found, beside = time.monotonic() - began, watcher.look(), bare.look()
+                points = int(progress.inner_text().split(" of ")[0].removeprefix("Step").replace(",", ""))
+                samples.append(Sample(now, _megabytes([server.pid]), found, beside, points))
+                told = (now, samples[-1].server, *found, *beside, points)
                 print(*(f"{value:,.1f}" for value in told), file=sys.stderr, flush=True)
     finally:
         writer.kill()
@@ -176,25 +201,21 @@ def _watch(root: Path, seconds: float) -> list[Sample]:
     return samples
 
 
-def _name(process: Any) -> str:
-    import psutil
-
-    try:
-        return process.name()
-    except psutil.Error:
-        return ""
-
-
-def _arguments(process: Any) -> list[str]:
-    import psutil
-
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
+@contextlib.contextmanager
+def _bare(browser: Any, root: Path) -> Iterator[Watcher]:
+    """A watcher of `BARE` on a server and in a browser of its own."""
+    root.mkdir()
+    script, chromium = root / "bare.py", shutil.which("chromium") or shutil.which("chromium-browser")
+    assert chromium is not None
+    script.write_text(BARE, encoding="utf-8")
+    with serving(root, script) as (address, _), another(browser.browser_type, chromium, root) as beside:
+        page = beside.new_page(viewport=VIEWPORT)
+        page.goto(address)
+        page.get_by_test_id("stProgress").first.wait_for(timeout=120_000)
+        yield Watcher(beside, page)
 
 
-def _megabytes(processes: list) -> float:
+def _megabytes(processes: list[int]) -> float:
     """What the living of these processes made themselves, what they share among them counted once.
 
     Not the pages of files that they read: those of the program itself are a process's own (USS) while no other Chromium
@@ -205,10 +226,10 @@ def _megabytes(processes: list) -> float:
     total = 0.0
     for process in processes:
         try:
-            rolled = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+            rolled = Path(f"/proc/{process}/smaps_rollup").read_text()
         except OSError:
             with contextlib.suppress(psutil.Error):  # another system than Linux, or a process that has gone
-                total += process.memory_full_info().uss / 1e6
+                total += psutil.Process(process).memory_full_info().uss / 1e6
             continue
         parts = dict(line.split()[:2] for line in rolled.splitlines()[1:])
         total += (int(parts["Pss_Anon:"]) + int(parts["Pss_Shmem:"])) * 1024 / 1e6
