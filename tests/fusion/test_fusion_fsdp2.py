@@ -1,32 +1,24 @@
 """FSDP2 from the shipped configuration over two gloo processes, and where frozen teachers go under each launcher."""
 
-import os
-import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from gfviz.fusion import session
 from gfviz.fusion.config import parse_config
-from gfviz.fusion.data import write_examples
-from gfviz.fusion.launch import launch_command
 from gfviz.fusion.prepare import prepare
 from gfviz.fusion.recipes import accelerate_path
 from gfviz.fusion.sharding import is_sharded, place_teachers
-from gfviz.runs import RunDirectory
 from tests.fusion.comparing import assert_same_training
+from tests.fusion.sharded import CURVES, whole_and_sharded
 from tests.fusion.test_fusion_trainer import settings
 from tests.fusion.tiny import sums
 
 # Accelerate turns FSDP on for accelerators alone; on CPUs the same plugin and preparation run once it is told so.
-WORKER = """
-import sys
-import torch
+ALSO_ON_CPUS = """
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
-torch.set_num_threads(1)
 plain = AcceleratorState.__init__
 def also_on_cpus(self, *args, **named):
     plain(self, *args, **named)
@@ -35,12 +27,6 @@ def also_on_cpus(self, *args, **named):
         self.distributed_type = PartialState._shared_state["distributed_type"] = DistributedType.FSDP
         self.fsdp_plugin = plugin
 AcceleratorState.__init__ = also_on_cpus
-from gfviz.fusion.session import execute
-from gfviz.runs import RunDirectory
-def follow(event):
-    if event.kind == "step" and event.step >= int(sys.argv[2]):
-        raise RuntimeError("the power is gone")
-execute(RunDirectory.open(sys.argv[1]), follow)
 """
 
 
@@ -55,45 +41,15 @@ def shipped_environment(name: str) -> dict[str, str]:
     return {**chosen, "ACCELERATE_MIXED_PRECISION": "no"}
 
 
-def launch(run: RunDirectory, folder: Path, processes: int, until: int = 1000) -> subprocess.CompletedProcess:
-    (folder / "worker.py").write_text(WORKER)
-    home = str(Path(__file__).resolve().parents[2])
-    sharded = shipped_environment("fsdp2") if processes > 1 else {}
-    return subprocess.run(
-        launch_command([str(folder / "worker.py"), str(run.path), str(until)], processes), capture_output=True,
-        text=True, timeout=400, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": home, **sharded},
-    )  # fmt: skip
-
-
 @pytest.mark.long
 @pytest.mark.timeout(1500)
 def test_a_pivot_and_its_teacher_in_fsdp2_shards_train_as_on_one_process(zoo, tmp_path: Path) -> None:
-    """Routed teacher, graphs, evaluation, sharded checkpoints, a crash, a resume, and the whole model at the end."""
-    write_examples(tmp_path / "train.jsonl", sums())
-    write_examples(tmp_path / "eval.jsonl", sums(6))
-    files = {"train": [str(tmp_path / "train.jsonl")], "evaluation": [str(tmp_path / "eval.jsonl")]}
-    runs = []
-    for processes, size in ((1, 8), (2, 4)):
-        config = settings(
-            zoo, tmp_path, data=files, loss={"structure": "spectral", "beta": 1.0}, graph={"every": 2, "examples": 4},
-            training={"steps": 4, "batch_size": size, "log_every": 1, "checkpoint_every": 2},
-        )  # fmt: skip
-        config["teachers"][0]["domains"] = ["sum"]
-        config["evaluation"]["at_end"] = True
-        run = session.create_run(parse_config(config))
-        if processes == 2:
-            died = launch(run, tmp_path, processes, until=3)
-            assert died.returncode != 0
-            assert [step for step, _ in run.checkpoints()] == [2]
-        done = launch(run, tmp_path, processes)
-        assert done.returncode == 0, done.stderr[-3000:]
-        assert run.status().state == "finished"
-        runs.append(run)
-    facts = runs[1].record().facts
+    """Teachers in shards, and routed, so that a batch may leave one out on one process alone."""
+    whole, sharded = whole_and_sharded(zoo, tmp_path, shipped_environment("fsdp2"), ["sum"], ALSO_ON_CPUS)
+    facts = sharded.record().facts
     assert (facts["distributed"], facts["world_size"], facts["sharded_teachers"]) == ("FSDP", 2, ["other"])
-    names = ("loss/total", "loss/other/token", "loss/other/structure", "grad_norm", "graph/other/upper", "eval/nll")
-    assert_same_training(runs[0], runs[1], names)
-    folder = runs[1].checkpoints()[-1][1]
+    assert_same_training(whole, sharded, CURVES)
+    folder = sharded.checkpoints()[-1][1]
     assert len(list(folder.glob("pytorch_model_fsdp_0/*.distcp"))) == 2
 
 
