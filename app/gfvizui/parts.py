@@ -21,13 +21,11 @@ _MARKS = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~$:&])")
 
 def page(draw: Callable[[], None]) -> None:
     """Run a page; bad input becomes one line on it instead of a traceback."""
-    warming.touch()
-    try:
-        draw()
-    except GfvizError as error:
-        st.error(plain(str(error)), icon=":material/error:")
-    finally:
-        warming.touch()
+    with warming.drawing():
+        try:
+            draw()
+        except GfvizError as error:
+            st.error(plain(str(error)), icon=":material/error:")
 
 
 def plain(text: str) -> str:

@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import threading
 import time
+from collections.abc import Iterator
 
 # Every page and its first table and graph; then charts, measuring, training.
 SOON = ("pandas", "pyarrow", "gfviz.figures.compare", "gfviz.graph", "gfviz.runs.imports")
@@ -18,13 +19,31 @@ QUIET_SECONDS = 4.0
 
 ready = threading.Event()
 """Set once `SOON` is imported."""
+_lock = threading.Lock()
+_pages = 0
 _last = time.monotonic()
 
 
-def touch() -> None:
-    """Somebody asks for a page, or has just got one."""
-    global _last
-    _last = time.monotonic()
+@contextlib.contextmanager
+def drawing() -> Iterator[None]:
+    """While somebody waits for a page, however long that takes."""
+    _count(1)
+    try:
+        yield
+    finally:
+        _count(-1)
+
+
+def _count(more: int) -> None:
+    global _pages, _last
+    with _lock:
+        _pages += more
+        _last = time.monotonic()
+
+
+def _quiet_in() -> float:
+    """Seconds until nobody has waited for a while, as far as can be told now."""
+    return QUIET_SECONDS if _pages else _last + QUIET_SECONDS - time.monotonic()
 
 
 def warm() -> None:
@@ -32,9 +51,9 @@ def warm() -> None:
     for name in SOON:
         _import(name)
     ready.set()
-    touch()
+    _count(0)
     for name in LATER:
-        while (left := _last + QUIET_SECONDS - time.monotonic()) > 0:
+        while (left := _quiet_in()) > 0:
             time.sleep(left)
         _import(name)
 
