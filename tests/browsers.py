@@ -2,14 +2,13 @@
 
 import contextlib
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gfviz.bench.app import chromium_on
+from gfviz.bench.app import chromium_on, find_chromium
 
 
 @contextlib.contextmanager
@@ -18,7 +17,7 @@ def headless_chromium(folder: Path) -> Iterator[Any]:
 
     Playwright's synchronous interface lives once in a process: end it before another package of tests begins its own.
     """
-    if not (shutil.which("chromium") or shutil.which("chromium-browser")):
+    if find_chromium() is None:
         if os.environ.get("CI") == "true":
             pytest.fail("Chromium is missing: apt-get install -y chromium")
         pytest.skip("no Chromium on PATH: apt-get install -y chromium")

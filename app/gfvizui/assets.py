@@ -27,7 +27,7 @@ WANTED = ("BidiComponent", "Selectbox", "ButtonGroup", "Html", "Button")
 OPENS_WITH = {"explore": ("canvas",), "compare": ("canvas",), "runs": ("curves",)}
 
 PAGES = ("home", "explore", "compare", "distance", "train", "runs")
-# Where the server is. Streamlit would guess "/explore" first, ask in vain and wait: an eighth of a second a page.
+# Where the server is. Streamlit would guess "/explore" first, ask in vain and wait.
 BASE = (
     "<script>window.__streamlit={BACKEND_BASE_URL:location.origin+"
     rf"location.pathname.replace(/({'|'.join(PAGES)})\/?$/,'')}}</script>"

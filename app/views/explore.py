@@ -25,7 +25,7 @@ from gfviz.graph import CoactivationGraph, export_graph
 SIZES = {"300": (300, 1500), "1 000": (1000, 5000), "3 000": (3000, 15000), "10 000": (10_000, 50_000)}
 HEIGHT = 510
 # Seconds for which a page just opened sends nothing more: a browser given the cards and tables at once draws the graph
-# 0.15 s later, and has all of it no sooner.
+# after them.
 DRAWING = 0.4
 
 

@@ -118,22 +118,26 @@ def bench_app(seconds_live: float = 20.0) -> list[Row]:
 @contextlib.contextmanager
 def chromium_on(root: Path) -> Iterator[Any]:
     """A headless Chromium, its own files under `root`. Raises `GfvizError` where it or Playwright is missing."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
+    if find_chromium() is None:
         raise GfvizError("the app's benchmark needs Chromium: apt-get install -y chromium")
     try:
         from playwright.sync_api import sync_playwright
     except ImportError as error:
         raise GfvizError('the app\'s benchmark needs Playwright: pip install "gfviz[test]"') from error
-    with sync_playwright() as playwright, another(playwright.chromium, chromium, root) as browser:
+    with sync_playwright() as playwright, another(playwright.chromium, root) as browser:
         yield browser
 
 
+def find_chromium() -> str | None:
+    """The program, where it is installed."""
+    return shutil.which("chromium") or shutil.which("chromium-browser")
+
+
 @contextlib.contextmanager
-def another(kind: Any, chromium: str, root: Path) -> Iterator[Any]:
-    """A browser of a Playwright that runs: `kind` is Playwright's type of browser, `chromium` the program."""
+def another(kind: Any, root: Path) -> Iterator[Any]:
+    """One more headless Chromium of a Playwright that runs; `kind` is Playwright's type of browser."""
     downloads = root / "downloads"
-    browser = kind.launch(executable_path=chromium, args=list(FLAGS), headless=True, downloads_path=downloads)
+    browser = kind.launch(executable_path=find_chromium(), args=list(FLAGS), headless=True, downloads_path=downloads)
     try:
         yield browser
     finally:

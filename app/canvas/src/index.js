@@ -20,7 +20,7 @@ export default function render(component) {
   try {
     canvas.update(data, setStateValue);
   } catch (error) {
-    // Asked only now: a context that is made to see whether one can be made is a tenth of the time to the first picture.
+    // Asked only now: making a context to see whether one can be made would delay every first picture.
     if (webglWorks()) throw error;
     LIVE.delete(parentElement);
     canvas.kill();
