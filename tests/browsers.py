@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from gfviz.bench.app import chromium_on, find_chromium
+from gfviz.bench.app import chromium_on
+from gfviz.bench.devtools import find_chromium
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import socket
 import statistics
@@ -23,18 +22,9 @@ from typing import Any
 import numpy as np
 
 from gfviz.app_options import app_command
+from gfviz.bench.devtools import FLAGS, find_chromium
 from gfviz.errors import GfvizError
 
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 Row = dict[str, Any]
 VIEWPORT = {"width": 1440, "height": 900}
 REST_MS = 1500
@@ -124,24 +114,15 @@ def chromium_on(root: Path) -> Iterator[Any]:
         from playwright.sync_api import sync_playwright
     except ImportError as error:
         raise GfvizError('the app\'s benchmark needs Playwright: pip install "gfviz[test]"') from error
-    with sync_playwright() as playwright, another(playwright.chromium, root) as browser:
-        yield browser
-
-
-def find_chromium() -> str | None:
-    """The program, where it is installed."""
-    return shutil.which("chromium") or shutil.which("chromium-browser")
-
-
-@contextlib.contextmanager
-def another(kind: Any, root: Path) -> Iterator[Any]:
-    """One more headless Chromium of a Playwright that runs; `kind` is Playwright's type of browser."""
-    downloads = root / "downloads"
-    browser = kind.launch(executable_path=find_chromium(), args=list(FLAGS), headless=True, downloads_path=downloads)
-    try:
-        yield browser
-    finally:
-        browser.close()
+    with sync_playwright() as playwright:
+        downloads = root / "downloads"
+        browser = playwright.chromium.launch(
+            executable_path=find_chromium(), args=list(FLAGS), headless=True, downloads_path=downloads
+        )
+        try:
+            yield browser
+        finally:
+            browser.close()
 
 
 def make_app_row(name: str, value: float, unit: str, target: float | None) -> Row:

@@ -2,19 +2,19 @@
 
 A browser keeps what it no longer needs until it has a reason to give it back: V8 and Blink collect garbage when they
 please, and keep emptied pages for what comes next; Chromium starts and ends services of its own. Its memory at a moment
-is therefore what the page needs plus an amount that wanders by more than half as much again (330 MB before and 140 MB
-after a collection, of the process of one page that needs no more at the end than at the beginning). So every look first
-asks the browser for all of it (critical memory pressure, then collections, by the DevTools protocol) and reads what
-each process made itself. What a page can still reach no collection takes: a leak stays in every later look, whatever
-wanders only adds to some of them. The least of many looks is what stays, and its growth is the leak.
+is therefore what the page needs plus an amount that wanders. So every look first asks the browser for all of it
+(critical memory pressure, then collections, by the DevTools protocol) and reads what each process made itself. What a
+page can still reach no collection takes: a leak stays in every later look, whatever wanders only adds to some of them.
+The least of many looks is what stays, and its growth is the leak.
 
-Blink frees what a tick replaced but moves nothing, so its heap fills with holes under any page that ticks. A
-page of Streamlit alone, in a browser of its own, is watched beside the app's and tells how much of the growth is that.
+Nothing is attached to the browser between two looks (`devtools` says why). A page of Streamlit alone, in a browser of
+its own, is watched beside the app's and tells what any page that ticks would grow by.
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
 import statistics
 import subprocess
 import sys
@@ -22,15 +22,17 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from gfviz.bench.app import VIEWPORT, WRITER, Row, another, chromium_on, make_app_row, serving
+from gfviz.bench.app import WRITER, Row, make_app_row, serving
+from gfviz.bench.devtools import Chromium, Devtools
 from gfviz.errors import GfvizError
 
 EVERY_SECONDS = 15.0
 # The first quarter is warm-up.
 _QUARTERS = (0.25, 0.75)
 _SETTLE_SECONDS = 0.2
+_STEP = "document.querySelector('[data-testid=stProgress]')?.innerText"
 
 # Streamlit and nothing else: a second's tick that changes about as much as the page of a run, without its charts.
 BARE = """
@@ -75,47 +77,34 @@ class Sample(NamedTuple):
     points: int
 
 
-class Watcher:
-    """Looks at one page of a Chromium that a Playwright of this process started."""
-
-    def __init__(self, browser: Any, page: Any) -> None:
-        self._page = page
-        self._browser = browser.new_browser_cdp_session()
-        self._probe = page.context.new_cdp_session(page)
-        self._probe.send("Performance.enable")
-
-    def look(self) -> Look:
-        """Have the browser give back what it may, then read what stays. About a second of the browser's time."""
-        before = self._processes()[0]
-        # A page that goes on drawing makes tens of MB of new garbage until all processes are read on a busy machine.
-        self._probe.send("Page.setWebLifecycleState", {"state": "frozen"})
-        try:
-            return self._settled(before)
-        finally:
-            self._probe.send("Page.setWebLifecycleState", {"state": "active"})
-
-    def _settled(self, before: float) -> Look:
-        self._browser.send("Memory.simulatePressureNotification", {"level": "critical"})
+def look(browser: Chromium) -> Look:
+    """Have the browser give back what it may, then read what stays. About a second of the browser's time."""
+    with browser.attached() as devtools:
+        page = devtools.page()
+        before = _processes(devtools)[0]
+        devtools.ask("Performance.enable", page)
+        devtools.ask("Memory.simulatePressureNotification", level="critical")
         # The first collection lets go of what finalisers and weak references held, the second of what that freed.
         for _ in range(2):
-            self._probe.send("HeapProfiler.collectGarbage")
-            self._page.wait_for_timeout(1000 * _SETTLE_SECONDS)
-        self._probe.send("HeapProfiler.collectGarbage")
-        told = {item["name"]: item["value"] for item in self._probe.send("Performance.getMetrics")["metrics"]}
-        browser, pages = self._processes()
-        return Look(browser, pages, told["JSHeapUsedSize"] / 1e6, told["Nodes"], before)
+            devtools.ask("HeapProfiler.collectGarbage", page)
+            time.sleep(_SETTLE_SECONDS)
+        devtools.ask("HeapProfiler.collectGarbage", page)
+        all_of_it, pages = _processes(devtools)
+        told = {item["name"]: item["value"] for item in devtools.ask("Performance.getMetrics", page)["metrics"]}
+        return Look(all_of_it, pages, told["JSHeapUsedSize"] / 1e6, told["Nodes"], before)
 
-    def _processes(self) -> tuple[float, float]:
-        # A browser starts and ends processes as it goes, and another one may run beside it.
-        found = self._browser.send("SystemInfo.getProcessInfo")["processInfo"]
-        pages = [one["id"] for one in found if one["type"] == "renderer"]
-        return _megabytes([one["id"] for one in found]), _megabytes(pages)
+
+def _processes(devtools: Devtools) -> tuple[float, float]:
+    # A browser starts and ends processes as it goes, and another one may run beside it.
+    found = devtools.ask("SystemInfo.getProcessInfo")["processInfo"]
+    pages = [one["id"] for one in found if one["type"] == "renderer"]
+    return _megabytes([one["id"] for one in found]), _megabytes(pages)
 
 
 def watch_app(minutes: float) -> list[Row]:
     """Watch a live run of 45 steps a second for `minutes` and tell what stays in memory, and how it grew.
 
-    Raises `GfvizError` for less than a minute, or without Chromium or Playwright.
+    Raises `GfvizError` for less than a minute, or without Chromium.
     """
     if not 1 <= minutes <= 24 * 60:
         raise GfvizError(f"--watch {minutes:g}: give minutes between 1 and 1440")
@@ -177,22 +166,17 @@ def _watch(root: Path, seconds: float) -> list[Sample]:
     samples: list[Sample] = []
     try:
         run_id = writer.stdout.readline().strip()
-        with contextlib.ExitStack() as open_:
-            address, server = open_.enter_context(serving(root))
-            browser = open_.enter_context(chromium_on(root))
-            page = browser.new_page(viewport=VIEWPORT)
-            page.goto(f"{address}/runs?run={run_id}")
-            progress = page.get_by_test_id("stProgress").first
-            progress.wait_for(timeout=120_000)
-            watcher, bare = Watcher(browser, page), open_.enter_context(_bare(browser, root / "bare"))
-            began = time.monotonic()
-            while time.monotonic() - began < seconds or len(samples) < 4:
-                page.wait_for_timeout(1000 * min(EVERY_SECONDS, seconds / 8))
-                now, found, beside = time.monotonic() - began, watcher.look(), bare.look()
-                points = int(progress.inner_text().split(" of ")[0].removeprefix("Step").replace(",", ""))
-                samples.append(Sample(now, _megabytes([server.pid]), found, beside, points))
-                told = (now, samples[-1].server, *found, *beside, points)
-                print(*(f"{value:,.1f}" for value in told), file=sys.stderr, flush=True)
+        with serving(root) as (address, server), Chromium(root, f"{address}/runs?run={run_id}") as browser:
+            browser.wait_for(_STEP)
+            with _bare(root / "bare") as bare:
+                began = time.monotonic()
+                while time.monotonic() - began < seconds or len(samples) < 4:
+                    time.sleep(min(EVERY_SECONDS, seconds / 8))
+                    now, found, beside = time.monotonic() - began, look(browser), look(bare)
+                    points = int(re.sub(r"\D", "", browser.wait_for(_STEP).split(" of ")[0]))
+                    samples.append(Sample(now, _megabytes([server.pid]), found, beside, points))
+                    told = (now, samples[-1].server, *found, *beside, points)
+                    print(*(f"{value:,.1f}" for value in told), file=sys.stderr, flush=True)
     finally:
         writer.kill()
         writer.wait(10)
@@ -200,16 +184,14 @@ def _watch(root: Path, seconds: float) -> list[Sample]:
 
 
 @contextlib.contextmanager
-def _bare(browser: Any, root: Path) -> Iterator[Watcher]:
-    """A watcher of `BARE` on a server and in a browser of its own."""
+def _bare(root: Path) -> Iterator[Chromium]:
+    """A Chromium on `BARE`, with a server and files of its own."""
     root.mkdir()
     script = root / "bare.py"
     script.write_text(BARE, encoding="utf-8")
-    with serving(root, script) as (address, _), another(browser.browser_type, root) as beside:
-        page = beside.new_page(viewport=VIEWPORT)
-        page.goto(address)
-        page.get_by_test_id("stProgress").first.wait_for(timeout=120_000)
-        yield Watcher(beside, page)
+    with serving(root, script) as (address, _), Chromium(root, address) as beside:
+        beside.wait_for(_STEP)
+        yield beside
 
 
 def _megabytes(processes: list[int]) -> float:

@@ -1,9 +1,12 @@
 """The watch's measure of memory: garbage of any amount is not growth, and what a page keeps is."""
 
+import time
+from pathlib import Path
+
 import pytest
 
-from gfviz.bench.watch import Look, Watcher, growth
-from tests.browsers import headless_chromium
+from gfviz.bench.devtools import Chromium
+from gfviz.bench.watch import Look, growth, look
 
 pytestmark = pytest.mark.browser
 
@@ -24,32 +27,25 @@ setInterval(() => {
 </script></body>"""
 
 
-def grown(browser, keep: list[str]) -> dict[str, float]:
-    context = browser.new_context()
-    page = context.new_page()
-    page.set_content(PAGE.replace("KEEP", str(keep)))
-    watcher = Watcher(browser, page)
+def grown(root: Path, keep: list[str]) -> dict[str, float]:
+    page = root / "page.html"
+    page.write_text(PAGE.replace("KEEP", str(keep)), encoding="utf-8")
     looks: list[Look] = []
-    for _ in range(8):
-        page.wait_for_timeout(200)
-        looks.append(watcher.look())
-    context.close()
-    return {name: growth([getattr(look, name) for look in looks]) for name in ("browser", "pages", "heap", "nodes")}
+    with Chromium(root, page.as_uri()) as browser:
+        browser.wait_for("document.querySelector('li') !== null")
+        for _ in range(8):
+            time.sleep(0.2)
+            looks.append(look(browser))
+    return {name: growth([getattr(one, name) for one in looks]) for name in ("browser", "pages", "heap", "nodes")}
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    with headless_chromium(tmp_path_factory.mktemp("chromium")) as found:
-        yield found
-
-
-def test_garbage_is_not_growth(browser) -> None:
-    found = grown(browser, [])
+def test_garbage_is_not_growth(tmp_path: Path) -> None:
+    found = grown(tmp_path, [])
     assert all(value <= 0.05 for value in found.values()), found
 
 
-def test_what_a_page_keeps_is_growth(browser) -> None:
-    found = grown(browser, ["numbers", "nodes", "bytes"])
+def test_what_a_page_keeps_is_growth(tmp_path: Path) -> None:
+    found = grown(tmp_path, ["numbers", "nodes", "bytes"])
     assert all(value > 0.05 for value in found.values()), found
 
 
@@ -58,6 +54,6 @@ def test_what_a_page_keeps_is_growth(browser) -> None:
     ("keep", "seen_in"),
     [("numbers", {"browser", "pages", "heap"}), ("nodes", {"nodes"}), ("bytes", {"browser", "pages"})],
 )
-def test_a_leak_of_one_kind_alone_is_seen(browser, keep: str, seen_in: set[str]) -> None:
-    found = grown(browser, [keep])
+def test_a_leak_of_one_kind_alone_is_seen(tmp_path: Path, keep: str, seen_in: set[str]) -> None:
+    found = grown(tmp_path, [keep])
     assert {name for name, value in found.items() if value > 0.05} >= seen_in, found
