@@ -158,8 +158,7 @@ def stream_loss(model: Any, stream: Stream, batch: dict[str, Any], progress: flo
     found = answer_signal(logits, batch["student"], stream.prepared.k, heat)
     # SFT is at temperature 1, whatever the teacher is compared at.
     plain = found if heat == 1 else answer_signal(logits, batch["student"], 1)
-    scaled = logits if heat == 1 else logits / heat
-    return objective(found, plain.token_log_prob, scaled, batch, objective.counts([batch]), progress).total
+    return objective(found, plain.token_log_prob, logits, batch, objective.counts([batch]), progress).total
 
 
 def batches(stream: Stream, seed: int, model: Any) -> Iterator[dict[str, Any]]:

@@ -232,6 +232,9 @@ _OTHERS = (
     *METHODS["gld-sorted"].controls,
 )
 _ATTEMPTS = _with_controls("gld-anchored-t2", "gld-anchored-renewed")
+# The losses of `_OTHERS` that had run without controls.
+_REST = ("kl-same", "alm", "alm+gld-anchored", "uld+gld-sorted", "gld-centred", "gld-entries")
+_CONTROLS = tuple(part for name in _REST for part in METHODS[name].controls)
 
 SIZES: dict[str, StudySize] = {
     "smoke": StudySize(
@@ -252,7 +255,11 @@ SIZES: dict[str, StudySize] = {
             (_OTHERS, ("unsure-noisy", "unsure-drawn")),
             (_FIRST, ("sure-noisy", "few-clean", "sure-clean")),
         ),
-        attempts=((_FIRST, ("young-clean",)), (_ATTEMPTS, ("few-clean",))),
+        attempts=(
+            (_FIRST, ("young-clean",)),
+            (_ATTEMPTS, ("few-clean",)),
+            (_CONTROLS, ("unsure-noisy", "unsure-drawn")),
+        ),
         young=Young(replace(_PIVOT, steps=300), 400, 1e-3),
     ),
     "gpu": StudySize(
