@@ -1,8 +1,7 @@
-"""A headless Chromium that nothing is attached to while nobody looks.
+"""A headless Chromium that nothing is attached to while nobody looks: as a person has it who watches a page.
 
-What drives a browser watches it: Playwright has it tell every request, every frame of a socket and every script, from
-the beginning to the end, and a page that ticks grows by that alone. Here a look connects to the browser's DevTools
-port, asks and leaves.
+What drives a browser has it tell every request, every frame of a socket and every script, from the beginning to the
+end. Here a look connects to the browser's DevTools port, asks and leaves.
 """
 
 from __future__ import annotations
