@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -304,16 +305,25 @@ def main() -> NoReturn:
     try:
         app()
     except GfvizError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
-    except PermissionError as error:
-        # Asking whether a file is there fails already in a folder that may not be looked into.
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
-        sys.exit(2)
+        _refuse(str(error))
     except BrokenPipeError:
         # The reader (head, less) has seen enough; Python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        # A name that is too long, a folder that may not be looked into, a full disk: the system's refusal of what the
+        # user gave. Any other fault of input and output is our own, and is shown as one.
+        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
+            raise
+        where = "" if error.filename is None else f"{str(error.filename)[:200]}: "
+        _refuse(f"{where}{error.strerror or error}")
     sys.exit(0)
+
+
+def _refuse(reason: str) -> NoReturn:
+    from gfviz.console import escaped
+
+    print(f"error: {escaped(' '.join(reason.split()))}", file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -14,47 +14,95 @@ from gfviz.errors import GfvizError
 if TYPE_CHECKING:
     from gfviz.fusion import FusionConfig
     from gfviz.fusion.benchmarks import BenchmarkScore
+    from gfviz.fusion.launch import Started
     from gfviz.runs import RunDirectory
 
+_TRUST = "Run code that comes with those models for which the configuration asks it."
+_CONFIG = "A configuration, or a shipped recipe's name."
+_PROCESSES = "Processes (devices), on all machines; what --accelerate-config says, else one."
+_JOIN = "Start this machine's processes of a run that machine 0 made, on storage that they share."
 _ACCELERATE = "An Accelerate configuration file, or a shipped one: fsdp2, zero2, zero3, multi-gpu."
 
 
 def fuse(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="A configuration, or a shipped recipe's name.")],
+    config: Annotated[Path | None, typer.Argument(metavar="CONFIG.yaml", help=_CONFIG)] = None,
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Override keys of it.")
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Only say what it takes: memory, speed, hours.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Start it as a process of its own and return.")] = False,
-    processes: Annotated[int, typer.Option(help="Processes (devices), through accelerate launch.", min=1)] = 1,
+    processes: Annotated[int | None, typer.Option(help=_PROCESSES, min=1)] = None,
     accelerate_config: Annotated[Path | None, typer.Option(help=_ACCELERATE)] = None,
+    join: Annotated[Path | None, typer.Option(metavar="RUN", help=_JOIN)] = None,
+    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help=_TRUST)] = False,
     as_json: Annotated[bool, typer.Option("--json", help="With --plan: print JSON instead of a table.")] = False,
 ) -> None:
     """Fuse teachers into a pivot, as a configuration says."""
     from gfviz.fusion import load_config
     from gfviz.fusion.recipes import recipe_path
+    from gfviz.fusion.trust import allow_code
 
+    if trust_remote_code:
+        allow_code()
+    if join is not None:
+        if config is not None or overrides or plan or processes is not None or accelerate_config is None:
+            raise GfvizError("--join takes --accelerate-config FILE and no CONFIG.yaml: the run has its own")
+        _join(join, accelerate_config, detach)
+        return
+    if config is None:
+        raise GfvizError("give a configuration: gfviz fuse CONFIG.yaml, or a shipped recipe's name")
     checked = load_config(recipe_path(config), overrides or [])  # before the imports that take seconds
     if plan:
         _plan(checked, processes, accelerate_config, as_json)
-        return
-    from gfviz.fusion import fuse as fuse_here
-    from gfviz.fusion import launch_detached
+    elif detach or (processes or 1) > 1 or accelerate_config is not None:
+        _launch(checked, processes, accelerate_config, detach)
+    else:
+        _fuse_here(checked)
 
-    if detach or processes > 1 or accelerate_config is not None:
-        run = launch_detached(checked, processes=processes, accelerate_config=accelerate_config)
-        print(f"started {run.id}: watch it with `gfviz runs show {run.path}` or `gfviz app --runs {run.path.parent}`")
-        if not detach:
-            _follow(run)
-        return
+
+def _fuse_here(config: FusionConfig) -> None:
     from gfviz.console import fusion_progress
+    from gfviz.fusion import fuse as fuse_here
+    from gfviz.fusion.launcher import check_frameworks
 
+    check_frameworks(config)
     with fusion_progress("fuse") as on_event:
-        run = fuse_here(checked, on_event=on_event)
+        run = fuse_here(config, on_event=on_event)
     _print_ended(run)
 
 
-def _plan(config: FusionConfig, processes: int, accelerate_config: Path | None, as_json: bool) -> None:
+def _launch(config: FusionConfig, processes: int | None, accelerate_config: Path | None, detach: bool) -> None:
+    from gfviz.fusion.launch import join_hint, start_fusion
+
+    started = start_fusion(config, processes=processes, accelerate_config=accelerate_config)
+    run = started.run
+    print(f"started {run.id}: watch it with `gfviz runs show {run.path}` or `gfviz app --runs {run.path.parent}`")
+    if hint := join_hint(run):
+        print(hint)
+    sys.stdout.flush()
+    if not detach:
+        follow(started)
+
+
+def _join(folder: Path, accelerate_config: Path, detach: bool) -> None:
+    from gfviz.fusion.launch import join_run
+    from gfviz.runs import RunDirectory
+
+    run, process = join_run(RunDirectory.open(folder), accelerate_config)
+    print(f"joined {run.id}: machine 0 writes the run, this one prints to {run.path}/stdout-N.log", flush=True)
+    if detach:
+        return
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:
+        print(f"left running: stop the run on machine 0 with `gfviz runs stop {run.path}`", file=sys.stderr)
+        return
+    if code:
+        print(f"error: this machine's processes ended with code {code}: see its log in {run.path}", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _plan(config: FusionConfig, processes: int | None, accelerate_config: Path | None, as_json: bool) -> None:
     from gfviz.console import messages, output, plain, table
     from gfviz.fusion.plan import plan
 
@@ -80,21 +128,27 @@ def _plan(config: FusionConfig, processes: int, accelerate_config: Path | None, 
     output().print(f"{batch}; {'unknown' if found.steps is None else found.steps} steps")
     if found.seconds_per_step is not None:
         hours = "" if found.hours is None else f"; {found.hours:.2g} hours in all"
-        output().print(f"measured: {found.seconds_per_step:.3g} s a step, {found.tokens_per_s:,.0f} tokens/s{hours}")
+        how = (
+            "measured" if found.processes == 1 else f"at best, measured on one device and taken {found.processes} times"
+        )
+        output().print(f"{how}: {found.seconds_per_step:.3g} s a step, {found.tokens_per_s:,.0f} tokens/s{hours}")
     for note in found.notes:
         output().print(plain(f"note: {note}"))
 
 
-def _follow(run: RunDirectory) -> None:
-    """Show a run's progress until it ends; Ctrl+C leaves it running."""
+def follow(started: Started) -> None:
+    """Show a run's progress until its process ends; Ctrl+C leaves it running. Exit code 1 where it failed."""
     import time
 
     from gfviz.console import progress_bar
 
+    run, process = started
     with progress_bar() as bar, run.reader() as reader:
         task = bar.add_task(run.id, total=None)
         try:
-            while (status := run.status()).alive:
+            # A run that is resumed is not alive before its process has begun to write it.
+            while process.poll() is None or run.status().alive:
+                status = run.status()
                 newest = reader.latest().get("loss/total")
                 loss = "" if newest is None else f"  loss {newest[1]:.3f}"
                 done = max(status.step, 0)
@@ -103,14 +157,17 @@ def _follow(run: RunDirectory) -> None:
         except KeyboardInterrupt:
             print(f"left running: stop it with `gfviz runs stop {run.path}`", file=sys.stderr)
             return
-    _print_ended(run)
+    _print_ended(run, process.returncode)
 
 
-def _print_ended(run: RunDirectory) -> None:
+def _print_ended(run: RunDirectory, code: int = 0) -> None:
     from gfviz.console import print_run
 
     print_run(run)
-    if run.status().state in ("failed", "killed"):
+    state = run.status().state
+    if code and state not in ("failed", "killed", "finished"):
+        print(f"error: its process ended with code {code}: see {run.log_path}", file=sys.stderr)
+    if state in ("failed", "killed") or (code and state != "finished"):
         raise typer.Exit(1)
 
 
@@ -132,7 +189,10 @@ def evaluate_model(
         bool, typer.Option("--run-code", help="Let benchmarks that score code (HumanEval, MBPP) run what it wrote.")
     ] = False,
     chat_template: Annotated[
-        bool, typer.Option("--chat-template", help="Put the benchmarks' prompts into the model's chat template.")
+        bool, typer.Option("--chat-template", help="Put the prompts into the model's own chat template.")
+    ] = False,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
@@ -147,7 +207,7 @@ def evaluate_model(
 
         scores = evaluate_benchmarks(
             target, benchmarks.split(","), limit=limit, batch_size=batch_size, device=device, revision=revision,
-            chat_template=chat_template, run_code=run_code,
+            chat_template=chat_template, run_code=run_code, trust_remote_code=trust_remote_code,
         )  # fmt: skip
         _print_scores(scores, as_json)
         return
@@ -164,6 +224,8 @@ def evaluate_model(
             max_new_tokens=max_new_tokens,
             device=device,
             revision=revision,
+            chat_template=chat_template,
+            trust_remote_code=trust_remote_code,
             on_progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     if as_json:

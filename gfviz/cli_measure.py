@@ -116,6 +116,9 @@ def cache(
     batch_size: Annotated[int, typer.Option(help="Examples per forward pass.", min=1)] = 16,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, …; the best one if left out.")] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the hub.")] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")
+    ] = False,
     processes: Annotated[int, typer.Option(help="Processes (devices) that share the work.", min=1)] = 1,
 ) -> None:
     """Keep a teacher's signals on disk, so that fusions need not load it."""
@@ -128,6 +131,7 @@ def cache(
 
     options: dict[str, Any] = {"k": k, "dtype": precision.value, "temperature": temperature, "device": device}
     options |= {"chat_template": chat_template, "batch_size": batch_size, "revision": revision}
+    options["trust_remote_code"] = trust_remote_code
     if processes > 1:
         with messages().status(f"{processes} processes cache {len(examples)} examples"):
             report = cache_shared(teacher, data, out, processes, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ runs_app = typer.Typer(
     name="runs", help="List, show, stop, resume, compare, import and remove runs.", no_args_is_help=False
 )
 Folder = Annotated[Path, typer.Option("--runs", help="Folder of the runs.")]
+_TRUST = "Run code that comes with those models for which the run's configuration asks it."
 Which = Annotated[str, typer.Argument(metavar="RUN", help="A run's id or its folder.")]
 
 
@@ -33,21 +35,20 @@ def _default(context: typer.Context, root: Folder = Path("runs")) -> None:
 @runs_app.command("list")
 def list_all(root: Folder = Path("runs")) -> None:
     """All runs of a folder, newest first."""
-    from datetime import datetime
-
     from gfviz.console import output, plain, table
-    from gfviz.runs import list_runs
+    from gfviz.runs import glance, list_runs
+    from gfviz.times import when
 
     found = list_runs(root)
     if not found:
         output().print(f"no runs in {root}: start one with `gfviz demo` or `gfviz fuse CONFIG.yaml`")
         return
     shown = table(f"Runs in {root}", "run", "state", "step", "created", "reason", numbers=("step",))
-    for run in found:
-        record, status = run.record(), run.status()
-        step = f"{max(status.step, 0)}" + (f"/{status.total_steps}" if status.total_steps else "")
-        created = f"{datetime.fromtimestamp(record.created):%Y-%m-%d %H:%M}"
-        shown.add_row(plain(run.id), status.state, step, created, plain(status.reason))
+    for run in map(glance, found):
+        step = f"{run.step}" + (f"/{run.total_steps}" if run.total_steps else "")
+        shown.add_row(
+            plain(run.run.id), run.state, "" if run.status is None else step, when(run.created), plain(run.reason)
+        )
     output().print(shown)
 
 
@@ -78,18 +79,32 @@ def resume(
     which: Which,
     root: Folder = Path("runs"),
     detach: Annotated[bool, typer.Option("--detach", help="Go on as a process of its own.")] = False,
-    processes: Annotated[int, typer.Option(help="Processes, as many as before.", min=1)] = 1,
+    processes: Annotated[int | None, typer.Option(help="Processes; as many as before if left out.", min=1)] = None,
+    accelerate_config: Annotated[
+        Path | None, typer.Option(help="An Accelerate configuration; that of its launch if left out.")
+    ] = None,
+    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help=_TRUST)] = False,
 ) -> None:
-    """Go on with a run from its newest checkpoint."""
-    from gfviz.fusion import launch_resume
-    from gfviz.fusion import resume as resume_here
+    """Go on with a run from its newest checkpoint, launched as it was unless told otherwise."""
+    from gfviz.fusion.launch import join_hint, resume_launcher, start_resume
+    from gfviz.fusion.trust import allow_code
 
+    if trust_remote_code:
+        allow_code()
     run = find_run(which, root)
-    if detach or processes > 1:
-        launch_resume(run, processes=processes)
+    if detach or resume_launcher(run, processes, accelerate_config).name != "python":
+        from gfviz.cli_fusion import follow
+
+        started = start_resume(run, processes=processes, accelerate_config=accelerate_config)
         print(f"resumed {run.id}: watch it with `gfviz runs show {run.path}`")
+        if hint := join_hint(run):
+            print(hint)
+        sys.stdout.flush()
+        if not detach:
+            follow(started)
         return
     from gfviz.console import fusion_progress, print_run
+    from gfviz.fusion import resume as resume_here
 
     with fusion_progress(run.id) as on_event:
         resume_here(run, on_event)
@@ -131,10 +146,13 @@ def bring_in(
     root: Folder = Path("runs"),
 ) -> None:
     """Bring runs that TensorBoard or Trackio logged into the runs folder."""
-    from gfviz.runs.imports import import_runs
+    from gfviz.console import escaped
+    from gfviz.runs.imports import import_note, import_runs
 
     for run in import_runs(path, root):
-        print(f"{run.id}: {len(run.reader().names())} metrics, newest step {run.status().step}")
+        note = import_note(run)
+        said = f"; {escaped(note)}" if note else ""
+        print(f"{run.id}: {len(run.reader().names())} metrics, newest step {run.status().step}{said}")
 
 
 @runs_app.command("rm")

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from gfviz.times import when
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -56,9 +58,9 @@ def fusion_progress(description: str) -> Iterator[Callable[[FusionEvent], None]]
             shown = description if loss is None else f"{description}  loss {loss:.3f}"
             bar.update(task, total=event.total, completed=event.step, description=shown)
         elif event.kind == "stage":
-            bar.update(task, description=f"{description}: {event.text}")
+            bar.update(task, description=f"{description}: {escaped(event.text)}")
         elif event.kind == "bad_step":
-            bar.console.print(f"step {event.step} skipped: {event.text}", markup=False)
+            bar.console.print(escaped(event.text), markup=False)
 
     with bar:
         yield on_event
@@ -91,7 +93,16 @@ def plain(text: str) -> Text:
     """
     from rich.text import Text
 
-    return Text("".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text))
+    return Text(escaped(text))
+
+
+def escaped(text: str) -> str:
+    """Untrusted text for a terminal: control and direction characters, which could act there, written as escapes.
+
+    >>> print(escaped(chr(27) + "[2Ja"))
+    \\x1b[2Ja
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def milliseconds(seconds: float) -> str:
@@ -153,14 +164,12 @@ def print_comparison(
 
 def print_run(run: RunDirectory) -> None:
     """A run in a few lines: how it stands, and its newest metrics."""
-    from datetime import datetime
-
     console, status = output(), run.status()
     console.print(f"run {run.id} in {run.path}")
     progress = f"step {max(status.step, 0)}" + (f" of {status.total_steps}" if status.total_steps else "")
     console.print(f"{status.state}, {progress}{': ' + str(plain(status.reason)) if status.reason else ''}")
     if status.heartbeat is not None:
-        console.print(f"last heartbeat {datetime.fromtimestamp(status.heartbeat):%Y-%m-%d %H:%M:%S}")
+        console.print(f"last heartbeat {when(status.heartbeat, seconds=True)}")
     with run.reader() as reader:
         newest = reader.latest()
     if newest:

@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -65,16 +67,69 @@ def atomic_write_text(target: str | Path, content: str) -> None:
     atomic_write_bytes(target, content.encode("utf-8"))
 
 
-def read_small_text(path: Path, most: int = 64 << 20) -> str:
-    """The UTF-8 text of a file of at most `most` bytes.
+def read_small_text(path: Path, most: int = 64 << 20, links: bool = True) -> str:
+    """The UTF-8 text of an ordinary file of at most `most` bytes.
 
-    Raises `GfvizError` for a larger one, which is not read, `OSError` and `UnicodeDecodeError` as `Path.read_text`.
+    Raises `GfvizError` for a larger one, for a pipe, a device or a folder, none of which is read, and for a link where
+    `links` are not wanted; `OSError`, `UnicodeDecodeError`, and `ValueError` for a path with a null byte as
+    `Path.read_text`.
     """
-    with open(path, "rb") as file:
-        content = file.read(most + 1) if os.fstat(file.fileno()).st_size <= most else b""
-        if len(content) > most or os.fstat(file.fileno()).st_size > most:
-            raise GfvizError(f"{path} is larger than {most >> 20} MB: that is no such file of gfviz")
+    # A pipe is opened without waiting for its writer; only then can be told what it is.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    if not links and path.is_symlink():
+        raise GfvizError(f"{path} is a link: put the file itself there")
+    handle = os.open(path, flags if links else flags | getattr(os, "O_NOFOLLOW", 0))
+    try:
+        facts = os.fstat(handle)
+        if not stat.S_ISREG(facts.st_mode):
+            raise GfvizError(f"{path} is no ordinary file but a folder, a pipe or a device: it is not read")
+        content = _read_up_to(handle, most + 1) if facts.st_size <= most else b""
+        if len(content) > most or facts.st_size > most:
+            raise GfvizError(f"{path} is larger than {_size(most)}: that is no such file of gfviz")
+    finally:
+        os.close(handle)
     return content.decode("utf-8")
+
+
+def _read_up_to(handle: int, most: int) -> bytes:
+    # In pieces: room for the whole of `most` would be asked for at once.
+    pieces, left = [], most
+    while left > 0 and (piece := os.read(handle, min(left, 1 << 20))):
+        pieces.append(piece)
+        left -= len(piece)
+    return b"".join(pieces)
+
+
+def _size(count: int) -> str:
+    return f"{count >> 20} MB" if count >= 1 << 20 else f"{count >> 10} KB"
+
+
+def is_text(value: str) -> bool:
+    """Whether a text is one that files and terminals can hold: no half of a character that takes two.
+
+    >>> is_text("é"), is_text("\\ud800")
+    (True, False)
+    """
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def remove_whatever(path: Path) -> None:
+    """Remove a file, a folder with all in it, or a link (never what it leads to), where there is one."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path)
+
+
+def fresh_folder(path: Path) -> Path:
+    """An empty folder in the place of whatever was there. Raises `OSError` where it cannot be made."""
+    remove_whatever(path)
+    path.mkdir(parents=True)
+    return path
 
 
 def sync_folder(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Where the app and the sample data lie, in a checkout and in an installed wheel alike."""
+"""Where the app and the sample data lie, in a checkout and in a wheel alike, and what a model's name names."""
 
 from pathlib import Path
 
@@ -23,3 +23,31 @@ def sample_data_dir() -> Path:
 def app_dir() -> Path:
     """Folder of the Streamlit app (`main.py` is its entry). Raises `GfvizError` where the installation lacks it."""
     return _beside_or_inside("app", "main.py")
+
+
+def names_a_path(where: str) -> bool:
+    """Whether a model's name is a path that exists; False for a hub id.
+
+    Raises `GfvizError` where it can only have been meant as a path.
+    """
+    try:
+        if Path(where).exists():
+            return True
+    except OSError:  # longer than a path may be, say
+        pass
+    if where.startswith((".", "/", "~")) or where.count("/") > 1 or "\\" in where:
+        raise GfvizError(f"{where}: no such folder")
+    return False
+
+
+def check_model_folder(where: str) -> None:
+    """Raise `GfvizError` where `where` is neither a hub id nor a folder with a model in safetensors."""
+    if not names_a_path(where):
+        return
+    folder = Path(where)
+    if not folder.is_dir() or not (folder / "config.json").is_file():
+        raise GfvizError(f"{where}: not a model folder (there is no config.json in it)")
+    if not any(folder.glob("*.safetensors")):
+        pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
+        reason = "its weights are pickled, which can run code" if pickled else "it has no weights"
+        raise GfvizError(f"{where}: {reason}: expected model.safetensors")

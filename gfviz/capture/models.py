@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gfviz.errors import GfvizError
+from gfviz.paths import check_model_folder, names_a_path
 
 if TYPE_CHECKING:
     import torch
@@ -61,12 +62,25 @@ def load_model(
     revision of a local folder.
     """
     where = str(where)
-    _check_folder(where)
+    check_model_folder(where)
+    if attention is not None and "/" in attention:
+        raise GfvizError(f"attention {attention[:80]!r} is a kernel on the hub, which is code: name one of its own")
+    device = pick_device(device)
+    options = {"dtype": dtype or ("float32" if device == "cpu" else "auto"), "attn_implementation": attention}
+    loaded = load_with(where, options, trust_remote_code, revision)
+    loaded.model.to(device)  # type: ignore[arg-type]
+    return loaded
+
+
+def load_with(
+    where: str, options: dict[str, Any], trust_remote_code: bool = False, revision: str | None = None
+) -> LoadedModel:
+    """As `load_model`, with `options` of transformers that say where the weights go and in what precision."""
+    check_model_folder(where)
     _check_revision(where, revision)
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
-    device = pick_device(device)
     logging.disable_progress_bar()
     try:
         source: dict[str, Any] = {"trust_remote_code": trust_remote_code, "revision": revision}
@@ -76,10 +90,9 @@ def load_model(
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             where,
             config=config,
-            dtype=dtype or ("float32" if device == "cpu" else "auto"),
-            attn_implementation=attention,
             use_safetensors=True,
             output_loading_info=True,
+            **options,
             **source,
         )
         model, report = loaded
@@ -96,13 +109,13 @@ def load_model(
             f"{where}: the weights lack {missing[0]}{' and others' if len(missing) > 1 else ''}: "
             "this is no complete causal language model (was it saved without its head?)"
         )
-    return LoadedModel(model.to(device).eval(), tokenizer, Path(where).name or where, revision)
+    return LoadedModel(model.eval(), tokenizer, Path(where).name or where, revision)
 
 
 def load_tokenizer(where: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a local folder or hub id, never running code of its own. Raises `GfvizError`."""
     where = str(where)
-    _is_local(where)
+    names_a_path(where)
     _check_revision(where, revision)
     from transformers import AutoTokenizer
 
@@ -118,27 +131,6 @@ def _is_fault_of_file(error: BaseException) -> bool:
     # A panic of the Rust libraries (tokenizers, on a broken `precompiled_charsmap` say) is no `Exception` to Python,
     # and its class cannot be imported.
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"
-
-
-def _is_local(where: str) -> bool:
-    """Whether it is a path that exists; raises where it can only have been meant as one."""
-    if Path(where).exists():
-        return True
-    if where.startswith((".", "/", "~")) or where.count("/") > 1 or "\\" in where:
-        raise GfvizError(f"{where}: no such folder")
-    return False  # a hub id
-
-
-def _check_folder(where: str) -> None:
-    if not _is_local(where):
-        return
-    folder = Path(where)
-    if not folder.is_dir() or not (folder / "config.json").is_file():
-        raise GfvizError(f"{where}: not a model folder (there is no config.json in it)")
-    if not any(folder.glob("*.safetensors")):
-        pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
-        reason = "its weights are pickled, which can run code" if pickled else "it has no weights"
-        raise GfvizError(f"{where}: {reason}: expected model.safetensors")
 
 
 def _check_revision(where: str, revision: str | None) -> None:

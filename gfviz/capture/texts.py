@@ -35,8 +35,26 @@ class Text:
         raise GfvizError(f"a text is a string or a (prompt, answer) pair of strings, not {type(given).__name__}")
 
 
+def whole_characters(text: str, where: str) -> str:
+    """`text` itself. Raises `GfvizError` beginning with `where` for half a surrogate pair, which JSON can escape.
+
+    Tokenizers, hashes and files take UTF-8, which has no form for it.
+
+    >>> whole_characters("caf\\ud800", "a.jsonl, line 3")
+    Traceback (most recent call last):
+    ...
+    gfviz.errors.GfvizError: a.jsonl, line 3: holds \\ud800, half of a surrogate pair, which is no text: remove it
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(text[error.start]):04x}"
+        raise GfvizError(f"{where}: holds {half}, half of a surrogate pair, which is no text: remove it") from error
+    return text
+
+
 def as_texts(texts: Iterable) -> list[Text]:
-    """Check and convert; raises `GfvizError` naming the first text that is empty or of the wrong kind."""
+    """Check and convert; raises `GfvizError` naming the first text that is empty, no Unicode or of the wrong kind."""
     if isinstance(texts, str | bytes):
         raise GfvizError("texts must be a list of strings, not one string: wrap it in a list")
     found = [Text.of(text) for text in texts]
@@ -45,6 +63,7 @@ def as_texts(texts: Iterable) -> list[Text]:
     for number, text in enumerate(found):
         if not text.content[text.answer_start :].strip():
             raise GfvizError(f"text {number} is empty{' after its prompt' if text.answer_start else ''}: remove it")
+        whole_characters(text.content, f"text {number}")
     return found
 
 
@@ -95,10 +114,11 @@ def _from_line(path: Path, number: int, line: str) -> Text:
 
 
 def _from_object(path: Path, number: int, item: object) -> Text:
+    where = f"{path}, line {number}"
     if isinstance(item, dict):
         if isinstance(item.get("text"), str) and item["text"].strip():
-            return Text(item["text"])
+            return Text(whole_characters(item["text"], where))
         prompt, answer = item.get("prompt"), item.get("answer")
         if isinstance(prompt, str) and isinstance(answer, str) and answer.strip():
-            return Text(prompt + answer, len(prompt))
-    raise GfvizError(f"{path}, line {number}: expected an object with a 'text', or with a 'prompt' and an 'answer'")
+            return Text(whole_characters(prompt + answer, where), len(prompt))
+    raise GfvizError(f"{where}: expected an object with a 'text', or with a 'prompt' and an 'answer'")

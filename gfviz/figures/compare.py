@@ -105,7 +105,7 @@ def edge_differences(
     edges = a.edges(limit=pool)
     keep = (match[edges.i] >= 0) & (match[edges.j] >= 0)
     i, j, weight = edges.i[keep], edges.j[keep], edges.weight[keep]
-    other = np.asarray(b.matrix()[match[i], match[j]]).ravel() if len(i) else np.empty(0)
+    other = b.entries(match[i], match[j])
     order = np.argsort(-np.abs(weight - other), kind="stable")[:limit]
 
     def names(graph: CoactivationGraph, one: np.ndarray, two: np.ndarray) -> list[str]:

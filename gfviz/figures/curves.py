@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 
 BROKEN = ("dash", "dot", "dashdot", "longdash")
+FEW = 3
+"""Fewer points than this are drawn as they are, each with a mark: a mean of two would be read as a measurement."""
 
 
 class Line(NamedTuple):
@@ -94,11 +96,12 @@ def _named(name: str, group: str) -> dict[str, str]:
 
 def _curve(name: str, line: Line, smoothing: float, color: str, index: int) -> list[dict[str, Any]]:
     """A line, and under it what it was made from."""
+    smoothing = _weight(line, smoothing)
     traces = []
     shown = plotly_text(name)
     if line.low is not None and line.high is not None:
         traces.append(_band(name, line.steps, line.low, line.high, color))
-    elif smoothing > 0 and len(line.steps) > 2:
+    elif smoothing > 0:
         traces.append(
             {
                 "x": line.steps,
@@ -114,7 +117,7 @@ def _curve(name: str, line: Line, smoothing: float, color: str, index: int) -> l
         {
             "x": line.steps,
             "y": smoothed(line.values, smoothing).astype(np.float32),
-            "mode": "lines+markers" if len(line.steps) < 3 else "lines",
+            "mode": "lines+markers" if len(line.steps) < FEW else "lines",
             "name": shown,
             "meta": _named(name, name),
             "line": {"color": color, "width": 2, "dash": "solid" if index < 6 else "dot"},
@@ -122,6 +125,10 @@ def _curve(name: str, line: Line, smoothing: float, color: str, index: int) -> l
         }
     )
     return traces
+
+
+def _weight(line: Line, smoothing: float) -> float:
+    return smoothing if len(line.steps) >= FEW else 0.0
 
 
 def _steps_axis(total_steps: int | None) -> dict[str, Any]:
@@ -143,8 +150,8 @@ def _beside(name: str, line: Line, smoothing: float, theme: str, index: int) -> 
     return {
         "meta": _named(name, name),
         "x": line.steps,
-        "y": smoothed(line.values, smoothing).astype(np.float32),
-        "mode": "lines+markers" if len(line.steps) < 3 else "lines",
+        "y": smoothed(line.values, _weight(line, smoothing)).astype(np.float32),
+        "mode": "lines+markers" if len(line.steps) < FEW else "lines",
         "name": shown,
         "line": {"color": theme_of(theme).quiet, "width": 1.2, "dash": BROKEN[index % len(BROKEN)]},
         "marker": {"size": 6, "symbol": "circle-open"},

@@ -85,10 +85,14 @@ def interval_figure(result: GromovResult, theme: str = "light") -> go.Figure:
     figure = blank(theme, 240)
     style = {"mode": "lines", "line": {"shape": "hv", "width": 2}}
     figure.add_trace(go.Scatter(x=clock, y=lower, name="lower", **style, line_color=colors.accent))
+    # Before the first upper bound there is no interval: nothing is filled there.
+    begun = int(np.isfinite(upper).argmax()) if np.isfinite(upper).any() else len(upper)
+    floor = {"mode": "lines", "line": {"shape": "hv", "width": 0}, "hoverinfo": "skip", "showlegend": False}
+    figure.add_trace(go.Scatter(x=clock[begun:], y=lower[begun:], **floor))
     figure.add_trace(
         go.Scatter(
-            x=clock,
-            y=upper,
+            x=clock[begun:],
+            y=upper[begun:],
             name="upper",
             **style,
             line_color=colors.contrast,

@@ -29,7 +29,7 @@ def heat_figure(graph: CoactivationGraph, theme: str = "light", log: bool = True
         raise GfvizError(f"limit = {limit}: a heat map shows 1 to {HEAT_LIMIT} nodes")
     strongest = np.argsort(-np.abs(graph.strength()), kind="stable")[:limit]
     chosen = np.arange(min(limit, graph.n)) if graph.nodes == "rank" else strongest
-    matrix = graph.matrix()[chosen][:, chosen].toarray()
+    matrix = graph.part(chosen).toarray()
     shown = np.full(matrix.shape, np.nan, np.float32)
     np.log10(np.abs(matrix), out=shown, where=matrix != 0, casting="unsafe") if log else np.copyto(shown, matrix)
     names = [plotly_text(graph.labels[node]) for node in chosen]

@@ -1,8 +1,8 @@
-"""The error study's short table as a figure: how far from the truth each method is, by family and size."""
+"""The error study's short table as figures: how far from the truth each method is, by family and size, and its time."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 DASHES = ("solid", "dash", "dot")
+SYMBOLS = ("circle", "diamond", "square", "triangle-up", "triangle-down", "cross", "x", "star", "hexagon")
+GROWTH: dict[str, tuple[str, dict[str, Any]]] = {
+    "error": ("|value / truth − 1|, median", {"rangemode": "tozero", "tickformat": ".0%"}),
+    "gap": ("(upper − lower) / upper, median", {"rangemode": "tozero"}),
+    "seconds": ("seconds, median", {"type": "log", "dtick": "D2", "exponentformat": "power"}),
+}
+"""Column of the table → the axis that it is drawn on."""
 
 
 def ratio_figure(table: pd.DataFrame, methods: list[str], theme: str = "light") -> go.Figure:
@@ -25,9 +32,7 @@ def ratio_figure(table: pd.DataFrame, methods: list[str], theme: str = "light") 
     """
     import plotly.graph_objects as go
 
-    missing = sorted(set(methods) - set(table["method"]))
-    if missing:
-        raise GfvizError(f"the study's table has no method {', '.join(missing)}")
+    _check(table, methods)
     figure = blank(theme, 330)
     for index, method in enumerate(methods):
         rows = table[table["method"] == method]
@@ -51,3 +56,88 @@ def ratio_figure(table: pd.DataFrame, methods: list[str], theme: str = "light") 
     figure.add_hline(y=1.0, line={"color": theme_of(theme).quiet, "width": 1})
     figure.update_xaxes(title_text="nodes", type="log", dtick="D2")
     return figure.update_yaxes(title_text="bound / truth, median", type="log")
+
+
+def _check(table: pd.DataFrame, methods: list[str]) -> None:
+    missing = sorted(set(methods) - set(table["method"]))
+    if missing:
+        raise GfvizError(f"the study's table has no method {', '.join(missing)}")
+
+
+def tightness_figure(table: pd.DataFrame, methods: list[str], theme: str = "light") -> go.Figure:
+    """Median bound over truth: a row a family, a mark a method, the truth a line at 1. Sizes are averaged.
+
+    Raises `GfvizError` where a method is not in the table.
+    """
+    import plotly.graph_objects as go
+
+    _check(table, methods)
+    families = list(dict.fromkeys(table["family"]))
+    figure = blank(theme, 110 + 26 * max(len(families), 3))
+    for index, method in enumerate(methods):
+        rows = table[table["method"] == method]
+        for side in ("lower", "upper"):
+            ratio = rows.groupby("family", sort=False)[f"{side}_ratio"].mean()
+            ratio = ratio[ratio > 0]
+            if ratio.empty:
+                continue
+            shown = plotly_text(method)
+            figure.add_trace(
+                go.Scatter(
+                    x=ratio.to_numpy(np.float64),
+                    y=[families.index(name) for name in ratio.index],
+                    mode="markers",
+                    name=shown,
+                    legendgroup=shown,
+                    showlegend=not any(trace.name == shown for trace in figure.data),
+                    marker={
+                        "color": series_color(index % 6, theme),
+                        "symbol": SYMBOLS[index % len(SYMBOLS)],
+                        "size": 9,
+                    },
+                    customdata=[plotly_text(name) for name in ratio.index],
+                    hovertemplate=f"{shown}, %{{customdata}}: %{{x:.3g}} of the truth<extra></extra>",
+                )
+            )
+    figure.add_vline(x=1.0, line={"color": theme_of(theme).quiet, "width": 1})
+    figure.update_yaxes(
+        tickvals=list(range(len(families))),
+        ticktext=[f"{plotly_text(name)} " for name in families],
+        range=[len(families) - 0.5, -0.5],
+        zeroline=False,
+    )
+    return figure.update_xaxes(title_text="bound / truth, median", type="log", dtick="D1")
+
+
+def growth_figure(table: pd.DataFrame, methods: list[str], column: str, theme: str = "light") -> go.Figure:
+    """A column of `GROWTH` against size, a line a method; the families are averaged with equal weight.
+
+    Only the sizes that as many of the table's families reach as any: the mean at another would be over other graphs.
+    Raises `GfvizError` where a method is not in the table or the column is none of these.
+    """
+    import plotly.graph_objects as go
+
+    _check(table, methods)
+    if column not in GROWTH:
+        raise GfvizError(f"column = {column!r} is unknown: choose one of {', '.join(GROWTH)}")
+    title, axis = GROWTH[column]
+    figure = blank(theme, 330)
+    reached = table.groupby("size")["family"].nunique()
+    common = table[table["size"].isin(reached[reached == reached.max()].index)]
+    for index, method in enumerate(methods):
+        curve = common[common["method"] == method].groupby("size")[column].mean().dropna()
+        if curve.empty:
+            continue
+        shown = plotly_text(method)
+        figure.add_trace(
+            go.Scatter(
+                x=curve.index.to_numpy(),
+                y=curve.to_numpy(np.float64),
+                mode="lines+markers",
+                name=shown,
+                line={"color": series_color(index % 6, theme), "dash": DASHES[index // 6 % 3], "width": 2},
+                hovertemplate=f"{shown}, n = %{{x}}: %{{y:.3g}}<extra></extra>",
+            )
+        )
+    figure.update_xaxes(title_text="nodes", type="log", dtick="D2")
+    return figure.update_yaxes(title_text=title, **axis)

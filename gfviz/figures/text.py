@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 import unicodedata
 
 # What has a picture that fonts really hold; other control characters are written as their code point.
@@ -27,6 +28,10 @@ _NAMED = {
     "\u2069": "PDI",
     "\ufeff": "BOM",
 }
+# Letters and marks that Unicode has drawn as nothing (Default_Ignorable_Code_Point), and the two blank symbols.
+_BLANK = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U0001d159\U000e0000-\U000e0fff]"
+)
 
 
 def visible_token(label: str, spaces: bool = True, limit: int = 200) -> str:
@@ -57,7 +62,7 @@ def _visible(mark: str) -> str:
     if mark in _PICTURES:
         return _PICTURES[mark]
     kind = unicodedata.category(mark)
-    if kind in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") or (kind == "Zs" and mark != " "):
+    if _BLANK.match(mark) or kind in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") or (kind == "Zs" and mark != " "):
         return f"⟨U+{ord(mark):04X}⟩"
     return mark
 

@@ -10,15 +10,18 @@ import numpy as np
 from scipy import sparse
 
 from gfviz.errors import GfvizError
-from gfviz.figures.palette import LIGHT, OTHER, theme_of
+from gfviz.figures.palette import LIGHT, OTHER, THEMES
 from gfviz.figures.text import visible_token
 from gfviz.graph.communities import communities
 from gfviz.graph.layout import layout
+from gfviz.graph.products import absolute_strength
 
 if TYPE_CHECKING:
     from gfviz.graph import CoactivationGraph
 
 KEPT_PER_NODE = 3
+VIEW_ENTRIES = 1 << 25
+"""Above this many entries among the chosen nodes nothing is drawn: choosing edges takes 50 bytes for each."""
 REST, NO_PARTNER = "smaller groups", "no partner"
 NAMED_GROUPS = len(LIGHT.groups)
 
@@ -63,8 +66,9 @@ def graph_view(
 
     Edges are the heaviest, and for every node the three of highest cosine C_ij / √(C_ii C_jj), so that no drawn node
     hangs in the air, or on the commonest tokens alone, because its weights are small. Nodes without any edge are left
-    out unless nothing else is there. Deterministic. Raises `GfvizError` for limits below 1. Cost: a sparse product over
-    the chosen nodes, then layout and communities: together about a second for 1 000 nodes, four for 10 000.
+    out unless nothing else is there. Deterministic. Raises `GfvizError` for limits below 1, and where more than 2^25
+    entries of C lie among the chosen nodes. Cost: a sparse product over these, then layout and communities: together
+    about a second for 1 000 nodes, four for 10 000.
     """
     if max_nodes < 1 or max_edges < 1:
         raise GfvizError("a view needs room for at least one node and one edge")
@@ -72,7 +76,7 @@ def graph_view(
     chosen = np.argsort(-strength, kind="stable")[:max_nodes]
     chosen = np.sort(chosen[strength[chosen] > 0]) if (strength > 0).any() else np.arange(min(graph.n, max_nodes))
     alone = np.maximum(graph.diagonal()[chosen], 1e-300)
-    i, j, weight, among = _chosen_edges(abs(_part(graph, chosen)), alone, max_edges)
+    i, j, weight, among = _chosen_edges(abs(graph.part(chosen, VIEW_ENTRIES)), alone, max_edges)
     # Hubs are heavy with everybody: relative to what both ends do alone, an edge says who belongs together.
     bond = weight / np.sqrt(alone[i] * alone[j])
     positions = spread(layout(len(chosen), i, j, bond, seed=seed))
@@ -99,16 +103,10 @@ def _magnitude(graph: CoactivationGraph) -> np.ndarray:
     assert held is not None
     if held.nnz == 0 or held.data.min() >= 0:
         return graph.strength()
+    if graph.factors is not None:
+        return absolute_strength(graph.factors.astype(np.float64)) / graph.positions
     matrix = abs(graph.matrix())
     return np.asarray(matrix.sum(axis=1)).ravel() - matrix.diagonal()
-
-
-def _part(graph: CoactivationGraph, chosen: np.ndarray) -> sparse.csr_array:
-    """C restricted to `chosen`, from the factors of these nodes alone where there are factors."""
-    if graph.factors is None:
-        return graph.matrix()[chosen][:, chosen]
-    factors = graph.factors[:, chosen].astype(np.float64)
-    return (factors.T @ factors).tocsr() / graph.positions
 
 
 def _chosen_edges(
@@ -188,22 +186,20 @@ def community_names(view: GraphView, shown: int = NAMED_GROUPS) -> list[tuple[st
 
 
 def canvas_pane(
-    view: GraphView,
-    theme: str = "light",
-    bbox: tuple[float, float, float, float] | None = None,
-    names: list[str] | None = None,
+    view: GraphView, bbox: tuple[float, float, float, float] | None = None, names: list[str] | None = None
 ) -> dict[str, Any]:
     """The message that draws `view` on the canvas: JSON values only, arrays as base64 of little-endian floats and ints.
 
-    `bbox` (x0, x1, y0, y1) fixes the frame, so that several graphs share one camera. `names` are the groups of another
-    view whose communities this one has taken over (`gfviz.figures.compare.beside`), so that one legend serves both.
+    Groups have a colour for either theme: the page may change it at any time. `bbox` (x0, x1, y0, y1) fixes the frame,
+    so that several graphs share one camera. `names` are the groups of another view whose communities this one has taken
+    over (`gfviz.figures.compare.beside`), so that one legend serves both.
     """
-    colors = theme_of(theme).groups
     shown = [name for name, _ in community_names(view)] if names is None else names
     group = np.minimum(view.community, max(len(shown) - 1, 0))
     sizes = np.bincount(group, minlength=len(shown))
     groups = [
-        {"name": name, "count": int(sizes[k]), "color": OTHER if name.startswith((REST, NO_PARTNER)) else colors[k]}
+        {"name": name, "count": int(sizes[k])}
+        | {key: OTHER if name.startswith((REST, NO_PARTNER)) else theme.groups[k] for key, theme in THEMES.items()}
         for k, name in enumerate(shown)
     ]
     return {

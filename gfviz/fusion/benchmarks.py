@@ -71,6 +71,7 @@ def evaluate_benchmarks(
     revision: str | None = None,
     chat_template: bool = False,
     run_code: bool = False,
+    trust_remote_code: bool = False,
     task_folder: str | Path | None = None,
 ) -> list[BenchmarkScore]:
     """Scores of a model (folder, hub id) or a run's fused model on benchmarks of lm-evaluation-harness.
@@ -98,7 +99,7 @@ def evaluate_benchmarks(
     unknown = [task for task in tasks.values() if not manager.match_tasks([task])]
     if unknown:
         raise GfvizError(f"lm-evaluation-harness has no task '{unknown[0]}': its list is `lm-eval ls tasks`")
-    loaded = load_target(model, device, revision)
+    loaded = load_target(model, device, revision, trust_remote_code)
     try:
         report = simple_evaluate(
             model=HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=batch_size),

@@ -9,10 +9,9 @@ their `boundaries` [N] (bytes of the answer before each token) and `offsets` [S+
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gfviz.errors import GfvizError
-from gfviz.files import atomic_path, atomic_write_text, sync_folder
+from gfviz.files import atomic_path, atomic_write_text, fresh_folder, read_small_text, remove_whatever, sync_folder
 from gfviz.fusion.batch import pad_model
 from gfviz.fusion.data import Example, examples_hash
+from gfviz.fusion.lengths import require_room
 from gfviz.fusion.rows import DTYPES, SignalDtype, SignalRow
 from gfviz.fusion.tokenise import Encoded, ExampleEncoder
 
@@ -34,7 +34,10 @@ _MAX_META = 1024 * 1024
 
 @dataclass(frozen=True)
 class CacheMeta:
-    """What a cache was made from and how. Two caches are interchangeable iff these are equal."""
+    """What a cache was made from and how. Two caches are interchangeable iff these are equal.
+
+    What has a default is not in the caches of earlier versions, and then not compared.
+    """
 
     version: int
     model: str
@@ -48,6 +51,8 @@ class CacheMeta:
     dtype: SignalDtype
     temperature: float
     shard_examples: int
+    encoding_hash: str = ""
+    context: int | None = None
 
     @property
     def shards(self) -> int:
@@ -84,6 +89,7 @@ def build_cache(
     shard_examples: int = 256,
     device: str | None = None,
     revision: str | None = None,
+    trust_remote_code: bool = False,
     part: tuple[int, int] = (0, 1),
     on_progress: Callable[[int, int], None] | None = None,
 ) -> CacheReport:
@@ -91,15 +97,17 @@ def build_cache(
 
     `model` is a folder, a hub id or a `LoadedModel`. `part` = (n, of): only every of-th shard from the n-th on, so that
     several processes fill one folder; the report is of those. Raises `GfvizError` where the folder holds a cache of
-    something else (both hashes are named), for k above the vocabulary, or a teacher that returns NaN.
+    something else (both hashes are named), for k above the vocabulary, for examples longer than the teacher's context,
+    or a teacher that returns NaN.
     """
-    from gfviz.capture.models import LoadedModel, load_model
-    from gfviz.fusion.saving import model_hash
+    from gfviz.capture.models import LoadedModel
+    from gfviz.fusion.evaluation import load_target
+    from gfviz.fusion.saving import model_hash, tokenizer_hash
     from gfviz.fusion.teachers import OnlineTeacher, check_width
 
     if not examples:
         raise GfvizError("there is no example to cache")
-    loaded = model if isinstance(model, LoadedModel) else load_model(model, device, revision=revision)
+    loaded = load_target(model, device, revision, trust_remote_code)
     folder = Path(folder)
     encoder = ExampleEncoder(loaded.tokenizer, chat_template)
     width = int(loaded.model.get_output_embeddings().weight.shape[0])
@@ -108,7 +116,9 @@ def build_cache(
         model_hash(str(loaded.model.name_or_path), loaded.revision), encoder.vocabulary.identity,
         template_hash(loaded.tokenizer, chat_template), examples_hash(examples), len(examples),
         check_width(k, {"the teacher": width}), width, dtype, temperature, shard_examples,
+        tokenizer_hash(loaded.tokenizer), loaded.context,
     )  # fmt: skip
+    require_room(examples, encoder, loaded.context, meta.model)
     _claim(folder, meta)
     if part[0] == 0:
         _keep_tokenizer(loaded.tokenizer, folder, meta)
@@ -163,13 +173,14 @@ def read_meta(folder: str | Path) -> CacheMeta:
     """What `cache.json` says. Raises `GfvizError` where it is missing, broken or of another version."""
     path = Path(folder) / "cache.json"
     try:
-        if path.stat().st_size > _MAX_META:
-            raise GfvizError(f"{path} is larger than 1 MB: that is no cache of gfviz")
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(read_small_text(path, _MAX_META))
         version = data.get("version")
         if type(version) is int and version != CACHE_VERSION:
             raise GfvizError(f"{path} has version {version}, this gfviz reads {CACHE_VERSION}: capture anew")
-        meta = CacheMeta(**{name: data[name] for name in CacheMeta.__dataclass_fields__})
+        meta = CacheMeta(**{
+            name: data[name] if field.default is MISSING else data.get(name, field.default)
+            for name, field in CacheMeta.__dataclass_fields__.items()
+        })  # fmt: skip
         if not _plausible(meta):
             raise GfvizError(f"{path}: its numbers cannot be right: capture anew")
     except GfvizError:
@@ -183,12 +194,16 @@ def read_meta(folder: str | Path) -> CacheMeta:
 
 def _plausible(meta: CacheMeta) -> bool:
     numbers = (meta.version, meta.examples, meta.k, meta.width, meta.shard_examples)
-    texts = (meta.model, meta.model_hash, meta.tokenizer_hash, meta.template_hash, meta.data_hash, meta.dtype)
+    texts = (
+        meta.model, meta.model_hash, meta.tokenizer_hash, meta.template_hash, meta.data_hash, meta.dtype,
+        meta.encoding_hash,
+    )  # fmt: skip
     return (
         all(isinstance(text, str) for text in texts)
         and meta.dtype in DTYPES
         and all(type(number) is int and 0 < number < 2**31 for number in numbers)
         and meta.k <= meta.width
+        and (meta.context is None or (type(meta.context) is int and 0 < meta.context < 2**31))
         and type(meta.temperature) in (int, float)
         and 0 < meta.temperature < 1e9
     )
@@ -205,9 +220,10 @@ def _keep_tokenizer(tokenizer: Any, folder: Path, meta: CacheMeta) -> None:
             same_names = ExampleEncoder(kept, False).vocabulary.identity == meta.tokenizer_hash
             if same_names and kept.chat_template == tokenizer.chat_template:
                 return
-    for stale in (scratch, old):
-        shutil.rmtree(stale, ignore_errors=True)
     try:
+        # A cache from elsewhere may hold a link by that name, through which all would be written elsewhere.
+        fresh_folder(scratch)
+        remove_whatever(old)
         tokenizer.save_pretrained(scratch)
         for path in scratch.rglob("*"):
             if path.is_file():
@@ -221,7 +237,8 @@ def _keep_tokenizer(tokenizer: Any, folder: Path, meta: CacheMeta) -> None:
         raise GfvizError(f"cannot write {target}: {' '.join(str(error).split())[:200]}") from error
     finally:
         for stale in (scratch, old):
-            shutil.rmtree(stale, ignore_errors=True)
+            with suppress(OSError):
+                remove_whatever(stale)
 
 
 def _claim(folder: Path, meta: CacheMeta) -> None:
@@ -234,10 +251,12 @@ def _claim(folder: Path, meta: CacheMeta) -> None:
 def require_equal(found: CacheMeta, wanted: CacheMeta, folder: Path, names: Sequence[str]) -> None:
     """Raise `GfvizError` with both values for the first of `names` in which two caches differ."""
     for name in names:
-        if name != "model" and getattr(found, name) != getattr(wanted, name):
+        told, known = getattr(found, name), getattr(wanted, name)
+        if name == "model" or told in ("", None):
+            continue
+        if told != known:
             raise GfvizError(
-                f"the cache {folder} does not fit: its {name} is {getattr(found, name)}, needed is "
-                f"{getattr(wanted, name)}: capture into another folder"
+                f"the cache {folder} does not fit: its {name} is {told}, needed is {known}: capture into another folder"
             )
 
 
@@ -303,6 +322,22 @@ def read_shard(path: Path, meta: CacheMeta, number: int) -> dict[str, Tensor]:
     if not sound:
         raise GfvizError(f"{path} holds impossible values: run `gfviz cache` again after removing it")
     return found
+
+
+def require_same_cuts(folder: Path, meta: CacheMeta, encoder: ExampleEncoder, examples: Sequence[Example]) -> None:
+    """Raise `GfvizError` where `encoder` cuts the answers of the first shard otherwise than the capture did."""
+    path = shard_path(folder, 0)
+    try:
+        with safe_open(path, framework="pt") as shard:
+            kept = shard.get_tensor("boundaries")
+    except (SafetensorError, OSError) as error:
+        raise GfvizError(f"{path} is missing or damaged ({type(error).__name__}): run `gfviz cache` again") from error
+    cut = [encoder.encode(example).boundaries for example in examples[: meta.shard_examples]]
+    if kept.tolist() != [int(place) for item in cut for place in item]:
+        raise GfvizError(
+            f"the cache {folder} does not fit: its tokenizer cuts the texts otherwise than it did at the capture: "
+            "capture into another folder"
+        )
 
 
 def values_are_sound(found: Mapping[str, Tensor], meta: CacheMeta) -> bool:

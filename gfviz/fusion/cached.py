@@ -14,6 +14,7 @@ from gfviz.fusion.cache import (
     read_meta,
     read_shard,
     require_equal,
+    require_same_cuts,
     require_shards,
     shard_path,
     template_hash,
@@ -129,4 +130,5 @@ def open_cache(
             "folder"
         )
     require_shards(folder, meta)
+    require_same_cuts(folder, meta, encoder, examples)
     return CachedTeacher(name, folder, meta), tokenizer

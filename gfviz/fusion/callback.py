@@ -79,13 +79,12 @@ class RunCallback(TrainerCallback):
             self._note(0, self.measure(0), "graph")
         self._clock = time.monotonic()
 
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_others: Any) -> None:
         """Drop the gradients of a step in which a teacher, or the loss, was not finite."""
         trainer = self._trainer
         if trainer.step_is_finite():
             return
-        # Without gradients the optimizer leaves weights and moments as they are.
-        others["model"].zero_grad(set_to_none=True)
+        trainer.drop_step()
         trainer.fusion_state["bad_steps"] += 1
         count, step = trainer.fusion_state["bad_steps"], int(state.global_step) + 1
         text = f"step {step} skipped: {trainer.meter.culprits()} gave NaN or infinity ({count} so far)"
@@ -103,7 +102,7 @@ class RunCallback(TrainerCallback):
         """Close the step; read the metrics, evaluate, measure and stop where it is time."""
         step = int(state.global_step)
         trainer = self._trainer
-        trainer.meter.close_step(step)
+        trainer.close_step(step)
         if step % self.config.training.log_every == 0 or step == self._total or control.should_save:
             self.flush()
         else:

@@ -1,14 +1,15 @@
 """The configuration of a fusion: one YAML file, every key known, every mistake named by its key."""
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from gfviz.errors import GfvizError
+from gfviz.fusion.fields import MAX_ROWS, MAX_STEPS, MAX_WEIGHT, Name, Reporters, Schedule, Sharding, Strict, told
 from gfviz.fusion.overrides import apply_override, plain_copy
+from gfviz.fusion.trust import refuse_code
 from gfviz.runs.yamlfile import read_mapping
 
 TokenLoss = Literal["uld", "alm", "kl", "none"]
@@ -16,45 +17,20 @@ StructureLoss = Literal["sorted", "centred", "spectral", "entries", "anchored", 
 Control = Literal["none", "one-hot", "shuffled"]
 PIVOT = "pivot"
 """What `data.answers_from` calls the pivot."""
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", populate_by_name=True, allow_inf_nan=False)
-
-
-class Schedule(_Strict):
-    """A number that moves from `start` to `end` over the first `over` share of the steps, then stays."""
-
-    start: float = Field(ge=0, description="Value at the first step.")
-    end: float = Field(ge=0, description="Value after the share `over` of the steps.")
-    over: float = Field(1.0, gt=0, le=1, description="Share of all steps that the move takes.")
-    shape: Literal["linear", "cosine"] = Field("linear", description="Form of the move.")
-
-    def at(self, progress: float) -> float:
-        """Value at `progress` in [0, 1] of the run.
-
-        >>> Schedule(start=0, end=2, over=0.5).at(0.25)
-        1.0
-        """
-        share = min(1.0, max(0.0, progress / self.over))
-        if self.shape == "cosine":
-            share = 0.5 - 0.5 * math.cos(math.pi * share)
-        return self.start + (self.end - self.start) * share
-
-
-class LoraConfig(_Strict):
+class LoraConfig(Strict):
     """Train low-rank adapters instead of all weights (needs the extra `lora`)."""
 
     rank: int = Field(16, ge=1, le=1024, title="Rank", description="Rank of the update.")
-    alpha: int = Field(32, ge=1, title="Alpha", description="Scale of the update: alpha / rank.")
+    alpha: int = Field(32, ge=1, le=MAX_ROWS, title="Alpha", description="Scale of the update: alpha / rank.")
     dropout: float = Field(0.0, ge=0, lt=1, title="Dropout", description="Dropout on the adapter's input.")
     targets: list[str] | Literal["all-linear"] = Field(
         "all-linear", title="Target modules", description="Names of the modules to adapt."
     )
 
 
-class ModelConfig(_Strict):
+class ModelConfig(Strict):
     """A causal language model: a local folder or a hub id. Only safetensors weights are read."""
 
     model: str = Field(min_length=1, title="Model", description="Local folder or hub id of a causal language model.")
@@ -70,7 +46,8 @@ class ModelConfig(_Strict):
     trust_remote_code: bool = Field(
         False,
         title="Trust remote code",
-        description="Run Python code that comes with the model. Off unless you typed it.",
+        description="Run Python code that comes with the model. In a file it does nothing by itself: the command needs "
+        "--trust-remote-code beside it.",
     )
 
 
@@ -78,8 +55,12 @@ class PivotConfig(ModelConfig):
     """The model that learns."""
 
     lora: LoraConfig | None = Field(None, title="LoRA", description="Train low-rank adapters only.")
+    # With a slash transformers takes it for a kernel on the hub, which is code.
     attention: str | None = Field(
-        None, title="Attention", description="Attention implementation, as transformers names it."
+        None,
+        pattern=r"^[A-Za-z0-9_]+$",
+        title="Attention",
+        description="Attention implementation, as transformers names its own: eager, sdpa, flash_attention_2.",
     )
 
 
@@ -88,7 +69,11 @@ class TeacherConfig(ModelConfig):
 
     name: Name = Field(title="Name", description="Short name used in metrics: letters, digits, '.', '_' and '-'.")
     weight: float = Field(
-        1.0, gt=0, title="Weight", description="Share among the teachers; weights are scaled to sum to 1."
+        1.0,
+        gt=0,
+        le=MAX_WEIGHT,
+        title="Weight",
+        description="Share among the teachers; weights are scaled to sum to 1.",
     )
     domains: list[str] | None = Field(
         None,
@@ -99,7 +84,9 @@ class TeacherConfig(ModelConfig):
     structure: StructureLoss | None = Field(
         None, title="Structure loss", description="Overrides loss.structure for this teacher."
     )
-    beta: float | None = Field(None, ge=0, title="β", description="Overrides loss.beta for this teacher.")
+    beta: float | None = Field(
+        None, ge=0, le=MAX_WEIGHT, title="β", description="Overrides loss.beta for this teacher."
+    )
     control: Control = Field(
         "none", title="Control", description="Replace the teacher's signal by [1, 0, ...] or by another example's."
     )
@@ -114,7 +101,7 @@ class TeacherConfig(ModelConfig):
     )
 
 
-class DataConfig(_Strict):
+class DataConfig(Strict):
     """What is trained and evaluated on: JSON lines with `prompt`, `answer` and optionally `target`, `family`."""
 
     train: list[str] = Field(default_factory=list, title="Training files", description="JSONL files.")
@@ -122,6 +109,7 @@ class DataConfig(_Strict):
     max_length: int | None = Field(
         None,
         ge=8,
+        le=2**24,
         title="Longest example",
         description="In tokens of any of the models; the models' contexts if left out.",
     )
@@ -145,11 +133,15 @@ class DataConfig(_Strict):
         "answers teaches nothing. A plan does not count the time of writing.",
     )
     max_answer_tokens: int = Field(
-        256, ge=1, title="Longest generated answer", description="For answers_from: tokens generated at most."
+        256,
+        ge=1,
+        le=MAX_ROWS,
+        title="Longest generated answer",
+        description="For answers_from: tokens generated at most.",
     )
 
 
-class LossConfig(_Strict):
+class LossConfig(Strict):
     """total = (1 − λ)·SFT + λ·Σ w·(TOKEN + β·STRUCTURE)."""
 
     lam: float | Schedule = Field(
@@ -159,17 +151,23 @@ class LossConfig(_Strict):
     structure: StructureLoss = Field("sorted", title="Structure loss (GLD)", description="Compared graph by graph.")
     beta: float | Schedule = Field(100.0, title="β", description="Weight of the structure loss beside the token loss.")
     k: int | None = Field(
-        None, ge=1, title="k", description="Logits kept per position; min(64, vocabularies) if left out."
+        None, ge=1, le=MAX_ROWS, title="k", description="Logits kept per position; min(64, vocabularies) if left out."
     )
     normalize: Literal["prob", "raw", "zscore"] = Field(
         "prob", title="Normalisation", description="Of the graph's vectors. Only prob is stable as a loss."
     )
-    temperature: float = Field(1.0, gt=0, title="Temperature", description="Divides all logits before comparison.")
+    temperature: float = Field(
+        1.0, ge=1e-6, le=1e6, title="Temperature", description="Divides all logits before comparison."
+    )
     signal_dtype: Literal["float16", "float32"] = Field(
         "float16", title="Signal precision", description="Of the teachers' log-probabilities, online and in caches."
     )
     alm_temperature: float = Field(
-        1.0, gt=0, title="ALM temperature", description="Chunk likelihoods are raised to 1/this before comparison."
+        1.0,
+        ge=1e-6,
+        le=1e6,
+        title="ALM temperature",
+        description="Chunk likelihoods are raised to 1/this before comparison.",
     )
     balance: Literal["none", "gradient"] = Field(
         "none",
@@ -177,7 +175,7 @@ class LossConfig(_Strict):
         description="gradient: scale each structure loss so that its gradient is as long as the token (or SFT) loss's.",
     )
     balance_every: int = Field(
-        20, ge=1, title="Balance every", description="Steps between two measurements of the norms."
+        20, ge=1, le=MAX_STEPS, title="Balance every", description="Steps between two measurements of the norms."
     )
 
     @model_validator(mode="after")
@@ -186,48 +184,61 @@ class LossConfig(_Strict):
             raise ValueError("lambda must lie in [0, 1]")
         if isinstance(self.lam, Schedule) and max(self.lam.start, self.lam.end) > 1:
             raise ValueError("lambda must lie in [0, 1] all along its schedule")
-        if isinstance(self.beta, float) and self.beta < 0:
-            raise ValueError("beta must be at least 0")
-        if self.balance == "gradient" and self.token == "none" and self.temperature != 1:
-            raise ValueError("balance: without a token loss the temperature must be 1")
+        if isinstance(self.beta, float) and not 0 <= self.beta <= MAX_WEIGHT:
+            raise ValueError(f"beta must lie in [0, {MAX_WEIGHT:g}]")
         return self
 
 
-class TrainingConfig(_Strict):
+class TrainingConfig(Strict):
     """How the pivot is trained."""
 
-    steps: int | None = Field(None, ge=1, title="Steps", description="Optimizer steps; give this or epochs.")
-    epochs: float | None = Field(None, gt=0, title="Epochs", description="Passes over the data; give this or steps.")
-    batch_size: int = Field(16, ge=1, title="Batch size", description="Examples per device and forward pass.")
-    accumulation: int = Field(1, ge=1, title="Accumulation", description="Forward passes per optimizer step.")
-    learning_rate: float = Field(1e-4, gt=0, title="Learning rate", description="Peak learning rate.")
+    steps: int | None = Field(
+        None, ge=1, le=MAX_STEPS, title="Steps", description="Optimizer steps; give this or epochs."
+    )
+    epochs: float | None = Field(
+        None, gt=0, le=1e6, title="Epochs", description="Passes over the data; give this or steps."
+    )
+    batch_size: int = Field(
+        16, ge=1, le=MAX_ROWS, title="Batch size", description="Examples per device and forward pass."
+    )
+    accumulation: int = Field(
+        1, ge=1, le=MAX_ROWS, title="Accumulation", description="Forward passes per optimizer step."
+    )
+    learning_rate: float = Field(1e-4, gt=0, le=1e3, title="Learning rate", description="Peak learning rate.")
     scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field(
         "cosine", title="Schedule", description="Form of the learning rate after the warm-up."
     )
-    warmup: int = Field(0, ge=0, title="Warm-up", description="Steps of linear warm-up.")
-    weight_decay: float = Field(0.0, ge=0, title="Weight decay", description="AdamW's decay.")
-    max_grad_norm: float = Field(1.0, ge=0, title="Gradient clipping", description="Largest norm; 0 turns it off.")
+    warmup: int = Field(0, ge=0, le=MAX_STEPS, title="Warm-up", description="Steps of linear warm-up.")
+    weight_decay: float = Field(0.0, ge=0, le=1e3, title="Weight decay", description="AdamW's decay.")
+    max_grad_norm: float = Field(
+        1.0, ge=0, le=1e30, title="Gradient clipping", description="Largest norm; 0 turns it off."
+    )
     precision: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", title="Precision", description="Of the computation (mixed precision where not float32)."
     )
     gradient_checkpointing: bool = Field(False, title="Gradient checkpointing", description="Less memory, more time.")
     device: Literal["auto", "cpu"] = Field("auto", title="Device", description="cpu keeps off any GPU.")
     padding_side: Literal["left", "right"] = Field("left", title="Padding", description="left keeps fewer logits.")
-    pad_multiple: int = Field(1, ge=1, title="Pad to a multiple of", description="8 suits tensor cores.")
-    log_every: int = Field(10, ge=1, title="Log every", description="Steps between two reads of the buffered metrics.")
-    checkpoint_every: int = Field(
-        0, ge=0, title="Checkpoint every", description="Steps; 0 writes one when stopped only."
+    pad_multiple: int = Field(1, ge=1, le=65_536, title="Pad to a multiple of", description="8 suits tensor cores.")
+    log_every: int = Field(
+        10, ge=1, le=MAX_STEPS, title="Log every", description="Steps between two reads of the buffered metrics."
     )
-    keep_checkpoints: int = Field(2, ge=1, title="Keep checkpoints", description="Older ones are removed.")
-    report_to: list[str] = Field(
+    checkpoint_every: int = Field(
+        0, ge=0, le=MAX_STEPS, title="Checkpoint every", description="Steps; 0 writes one when stopped only."
+    )
+    keep_checkpoints: int = Field(
+        2, ge=1, le=MAX_STEPS, title="Keep checkpoints", description="Older ones are removed."
+    )
+    report_to: Reporters = Field(
         default_factory=list, title="Also report to", description="tensorboard, trackio, wandb."
     )
-    fsdp: str | None = Field(None, title="FSDP", description="As transformers names it, e.g. 'full_shard auto_wrap'.")
+    fsdp: Sharding = Field(None, title="FSDP", description="As transformers names it, e.g. 'full_shard auto_wrap'.")
     fsdp_config: dict[str, Any] | None = Field(None, title="FSDP options", description="Passed to transformers.")
     deepspeed: str | None = Field(None, title="DeepSpeed", description="Path of a DeepSpeed JSON configuration.")
     max_bad_steps: int = Field(
         5,
         ge=0,
+        le=MAX_STEPS,
         title="Bad steps allowed",
         description="Steps skipped for NaN (a teacher's, or a loss's) before stopping.",
     )
@@ -239,30 +250,34 @@ class TrainingConfig(_Strict):
         return self
 
 
-class EvaluationConfig(_Strict):
+class EvaluationConfig(Strict):
     """Evaluation on the held-out files, by generation."""
 
-    every: int = Field(0, ge=0, title="Evaluate every", description="Steps; 0: before and after training only.")
+    every: int = Field(
+        0, ge=0, le=MAX_STEPS, title="Evaluate every", description="Steps; 0: before and after training only."
+    )
     at_start: bool = Field(True, title="Evaluate the pivot", description="Score the unfused pivot before training.")
     at_end: bool = Field(True, title="Evaluate at the end", description="Score the fused model after training.")
     limit: int | None = Field(
-        None, ge=1, title="Examples", description="At most so many examples, evenly over families."
+        None, ge=1, le=MAX_STEPS, title="Examples", description="At most so many examples, evenly over families."
     )
-    batch_size: int = Field(64, ge=1, title="Batch size", description="Prompts generated together.")
-    max_new_tokens: int = Field(64, ge=1, title="Longest answer", description="Tokens generated at most.")
+    batch_size: int = Field(64, ge=1, le=MAX_ROWS, title="Batch size", description="Prompts generated together.")
+    max_new_tokens: int = Field(64, ge=1, le=MAX_ROWS, title="Longest answer", description="Tokens generated at most.")
     confidence: float = Field(0.95, gt=0.5, lt=1, title="Confidence", description="Of the intervals.")
 
 
-class GraphConfig(_Strict):
+class GraphConfig(Strict):
     """The teacher-student graph distance, with its certified interval."""
 
-    every: int = Field(0, ge=0, title="Measure every", description="Steps; 0: never.")
-    examples: int = Field(32, ge=1, title="Probe examples", description="Fixed examples over which graphs accumulate.")
+    every: int = Field(0, ge=0, le=MAX_STEPS, title="Measure every", description="Steps; 0: never.")
+    examples: int = Field(
+        32, ge=1, le=MAX_ROWS, title="Probe examples", description="Fixed examples over which graphs accumulate."
+    )
     budget: Literal["fast", "standard", "thorough"] = Field("fast", title="Budget", description="Of the distance.")
     nodes: Literal["rank"] = Field("rank", title="Nodes", description="Rank graphs compare across tokenizers.")
 
 
-class StoreConfig(_Strict):
+class StoreConfig(Strict):
     """The metrics store."""
 
     on_failure: Literal["continue", "stop"] = Field(
@@ -270,7 +285,7 @@ class StoreConfig(_Strict):
     )
 
 
-class FusionConfig(_Strict):
+class FusionConfig(Strict):
     """A whole fusion."""
 
     version: Literal[1] = Field(1, title="Version", description="Of this file's format.")
@@ -311,6 +326,11 @@ class FusionConfig(_Strict):
         source = self.data.answers_from
         if source is not None and source != PIVOT and source not in names:
             raise ValueError(f"data.answers_from: no teacher is named '{source}'")
+        if self.mode == "pairwise" and source not in (None, PIVOT):
+            raise ValueError(
+                f"data.answers_from: in pairwise mode each pair knows its own teacher alone: use {PIVOT}, or write the "
+                "answers in a unified run and train on its data/answers.jsonl"
+            )
         if source == PIVOT and PIVOT in names:
             raise ValueError(f"data.answers_from: a teacher is named '{PIVOT}' too: give it another name")
         if not self.data.on_policy:
@@ -342,9 +362,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> FusionConfig
     """Read and check a YAML file; `overrides` are `key.sub=value` (list items by number: `teachers.0.weight=2`).
 
     Relative paths in the file are kept as they are: they count from the folder where the command runs. Raises
-    `GfvizError` in one line that names the key.
+    `GfvizError` in one line that names the key, also for a file that would have a model's own code run: an override
+    may, and whoever starts the command with `trust.allow_code`.
     """
     data = read_mapping(Path(path))
+    refuse_code(data, str(path))
     return parse_config(data, overrides, source=str(path))
 
 
@@ -362,25 +384,4 @@ def parse_config(data: Mapping[str, Any], overrides: Sequence[str] = (), source:
     try:
         return FusionConfig.model_validate(merged)
     except ValidationError as error:
-        faults = [_fault(item) for item in error.errors()]
-        shown = "; ".join(faults[:3]) + (f"; and {len(faults) - 3} more" if len(faults) > 3 else "")
-        raise GfvizError(f"{source}: {shown}") from error
-
-
-def _fault(item: Any) -> str:
-    # A union's members appear in the location under their type names; the user wrote none of them.
-    place = ".".join(str(part) for part in item["loc"] if str(part) not in ("float", "Schedule"))
-    text = item["msg"].removeprefix("Value error, ")
-    if item["type"] == "extra_forbidden":
-        text = "unknown key, remove it or correct its name"
-    elif item["type"] == "missing":
-        text = "is missing"
-    elif not isinstance(item.get("input"), dict | list):
-        text += (
-            f" (got {str(item.get('input'))[:60]!r})" if isinstance(item["input"], str) else f" (got {item['input']})"
-        )
-    return _one_line(f"{place}: {text}" if place else text)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[:300]
+        raise GfvizError(f"{source}: {told(error)}") from error

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from gfviz.errors import GfvizError
-from gfviz.files import atomic_write_text
+from gfviz.files import atomic_write_text, is_text
 
 MAX_LINE = 4 * 1024 * 1024
 
@@ -52,7 +52,7 @@ def read_examples(paths: Sequence[str | Path]) -> list[Example]:
 
 
 def write_examples(path: str | Path, examples: Iterable[Example]) -> None:
-    """Write JSON lines that `read_examples` reads back, whole or not at all; escapes keep even lone surrogates."""
+    """Write JSON lines that `read_examples` reads back, whole or not at all."""
     rows = ({key: value for key, value in asdict(example).items() if value is not None} for example in examples)
     atomic_write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
@@ -122,4 +122,8 @@ def _example(item: object, where: str) -> Example:
         raise GfvizError(f"{where}: the answer is empty, so there is nothing to learn or to score")
     if target is not None and not isinstance(target, str):
         raise GfvizError(f"{where}: `target` must be a text")
-    return Example(prompt, answer, target, str(family))
+    found = Example(prompt, answer, target, str(family))
+    for name, text in asdict(found).items():
+        if not is_text(text or ""):
+            raise GfvizError(f"{where}: `{name}` holds half of a surrogate pair, which is no text: remove it")
+    return found

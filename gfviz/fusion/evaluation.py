@@ -10,7 +10,7 @@ import numpy as np
 from gfviz.errors import GfvizError
 from gfviz.fusion.data import Example, as_examples, read_examples, spread
 from gfviz.fusion.scores import Score, TokenScores, score
-from gfviz.runs import RunDirectory
+from gfviz.runs import RunDirectory, RunReader
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -38,6 +38,11 @@ class EvaluationReport:
     def exact_match(self) -> float:
         """Share of right answers over all families."""
         return self.overall.exact_match
+
+    @property
+    def exact_matches(self) -> dict[str, float]:
+        """Share of right answers by family, that of all examples under the empty name."""
+        return {"": self.exact_match} | {name: found.exact_match for name, found in self.families.items()}
 
     @property
     def count(self) -> int:
@@ -73,6 +78,18 @@ class EvaluationReport:
         return {**facts, **asdict(self.overall), "families": families}
 
 
+def exact_matches_at(reader: RunReader, step: int) -> dict[str, float]:
+    """`EvaluationReport.exact_matches` of the evaluation that a run's store holds for a step; {} for none."""
+    found = {}
+    for name in reader.names():
+        if name.startswith("eval/") and name.endswith("/exact_match"):
+            series = reader.series(name)
+            inside = series.values[series.steps == step]
+            if len(inside):
+                found[name[len("eval/") : -len("/exact_match")]] = float(inside[0])
+    return found
+
+
 def final_answer(text: str) -> str:
     """The part of a written answer that is scored: the first line, after its last `->` or `####` where it has one.
 
@@ -104,14 +121,20 @@ def evaluate(
     confidence: float = 0.95,
     device: str | None = None,
     revision: str | None = None,
+    chat_template: bool = False,
+    trust_remote_code: bool = False,
     extract: Callable[[str], str] = final_answer,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> EvaluationReport:
     """Evaluate a model (folder, hub id, `LoadedModel`) or a run's fused model on JSONL files or examples.
 
-    Greedy generation, prompts padded left, in batches. Raises `GfvizError` for unreadable data, an unfinished run or a
-    model that cannot be loaded. Cost: one generation and one forward pass per example.
+    Greedy generation, prompts padded left, in batches; with `chat_template` each prompt is a user's turn in the model's
+    own. Raises `GfvizError` for unreadable data, an unfinished run, a model that cannot be loaded or has no chat
+    template, and for examples that its context cannot hold. Cost: one generation and one forward pass per example.
     """
+    from gfviz.fusion.lengths import require_room, require_room_to_answer
+    from gfviz.fusion.tokenise import ExampleEncoder
+
     items = list(data)
     if all(isinstance(item, str | Path) for item in items):
         examples = read_examples(items)
@@ -119,15 +142,18 @@ def evaluate(
         examples = as_examples(items)
     if not examples:
         raise GfvizError("there is no example to evaluate on")
-    loaded = load_target(model, device, revision)
+    loaded, chosen = load_target(model, device, revision, trust_remote_code), spread(examples, limit)
+    encoder = ExampleEncoder(loaded.tokenizer, chat_template)
+    require_room(chosen, encoder, loaded.context, loaded.name)
+    require_room_to_answer(chosen, encoder, loaded.context, max_new_tokens, loaded.name)
     return evaluate_loaded(
-        loaded.model, loaded.tokenizer, spread(examples, limit), loaded.name,
-        batch_size=batch_size, max_new_tokens=max_new_tokens, confidence=confidence, extract=extract,
-        on_progress=on_progress,
+        loaded.model, loaded.tokenizer, chosen, loaded.name,
+        batch_size=batch_size, max_new_tokens=max_new_tokens, confidence=confidence, chat_template=chat_template,
+        extract=extract, on_progress=on_progress,
     )  # fmt: skip
 
 
-def load_target(model: Any, device: str | None, revision: str | None) -> Any:
+def load_target(model: Any, device: str | None, revision: str | None, trust_remote_code: bool = False) -> Any:
     """The `LoadedModel` of a model, a run's fused model, or itself. Raises `GfvizError` for an unfinished run."""
     from gfviz.capture.models import LoadedModel, load_model
 
@@ -137,7 +163,7 @@ def load_target(model: Any, device: str | None, revision: str | None) -> Any:
         if not model.model_path.is_dir():
             raise GfvizError(f"run {model.id} has no fused model yet: let it finish, or resume it")
         model = model.model_path
-    return load_model(model, device, revision=revision)
+    return load_model(model, device, trust_remote_code=trust_remote_code, revision=revision)
 
 
 def evaluate_loaded(

@@ -3,7 +3,7 @@
 import importlib.util
 from typing import Any
 
-from gfviz.capture.models import LoadedModel, load_model, pick_device
+from gfviz.capture.models import LoadedModel, load_model, load_with, pick_device
 from gfviz.errors import GfvizError
 from gfviz.fusion.config import FusionConfig, LoraConfig, ModelConfig, TeacherConfig
 
@@ -52,20 +52,19 @@ def load_teacher(teacher: TeacherConfig, home: str = "cpu") -> LoadedModel:
 
 
 def _load_mapped(teacher: TeacherConfig, key: str) -> LoadedModel:
-    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+    from transformers import BitsAndBytesConfig
 
-    source: dict[str, Any] = {"trust_remote_code": teacher.trust_remote_code, "revision": teacher.revision}
-    options: dict[str, Any] = {"device_map": teacher.device or "auto", "use_safetensors": True}
+    options: dict[str, Any] = {"device_map": teacher.device or "auto", "dtype": teacher.dtype}
     try:
         if teacher.quantization != "none":
             eight = teacher.quantization == "8bit"
             options["quantization_config"] = BitsAndBytesConfig(load_in_8bit=eight, load_in_4bit=not eight)
-        model = AutoModelForCausalLM.from_pretrained(teacher.model, dtype=teacher.dtype, **source, **options)
-        tokenizer = AutoTokenizer.from_pretrained(teacher.model, **source)
+        return load_with(teacher.model, options, teacher.trust_remote_code, teacher.revision)
+    except GfvizError as error:
+        raise GfvizError(f"{key}.quantization/device: {error}") from error
     except Exception as error:
         text = " ".join(str(error).split())[:200]
         raise GfvizError(f"{key}.quantization/device: cannot load {teacher.model} so ({text})") from error
-    return LoadedModel(model, tokenizer, teacher.model, teacher.revision)
 
 
 def _dtype(config: ModelConfig) -> str | None:

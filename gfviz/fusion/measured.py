@@ -6,7 +6,7 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,10 +31,8 @@ class MeasuredSteps:
     peak_bytes: int
 
 
-def reason_not_to(
-    config: FusionConfig, examples: Sequence[Example] | None, needed: int, processes: int, elsewhere: bool
-) -> str:
-    """Why no step can be measured here, empty where one can."""
+def reason_not_to(config: FusionConfig, examples: Sequence[Example] | None, needed: Callable[[], int]) -> str:
+    """Why no step can be measured on one device here, empty where one can. It takes `needed()` bytes."""
     models = [("pivot", config.pivot.model), *((t.name, t.model) for t in config.teachers if t.cache is None)]
     absent = [name for name, where in models if not _has_weights(where)]
     if absent:
@@ -43,16 +41,14 @@ def reason_not_to(
         return "there is no training data"
     if not computes_in(config):
         return "a CPU does not compute in float16"
-    if elsewhere or processes > 1:
-        return "a plan for several devices is computed; run it without them to measure one"
-    available = _available(config)
-    if needed > available:
-        return f"{needed / 1e9:.1f} GB are needed and {available / 1e9:.1f} GB are free"
+    whole, available = needed(), _available(config)
+    if whole > available:
+        return f"one device alone needs {whole / 1e9:.1f} GB, and {available / 1e9:.1f} GB are free"
     return ""
 
 
-def measure_steps(config: FusionConfig, examples: Sequence[Example]) -> MeasuredSteps:
-    """Run a few optimizer steps of the fusion and throw their result away.
+def measure_steps(config: FusionConfig, examples: Sequence[Example], threads: int | None = None) -> MeasuredSteps:
+    """Run a few optimizer steps of the fusion on one device, with so many threads, and throw their result away.
 
     As many examples as they read are taken evenly over the data; teachers read each anew, as in a first epoch. Raises
     `GfvizError` as a run would.
@@ -65,14 +61,7 @@ def measure_steps(config: FusionConfig, examples: Sequence[Example]) -> Measured
     from gfviz.fusion.trainer import FusionTrainer
     from gfviz.runs import RunDirectory
 
-    steps = WARM_UP + MOST_TIMED
-    wanted = steps * config.training.batch_size * config.training.accumulation
-    stride = max(1, len(examples) // wanted)
-    cached = any(teacher.cache is not None for teacher in config.teachers)
-    # A cache knows the whole data alone.
-    chosen = list(examples) if cached else list(examples[::stride][:wanted])
-    changed: dict[str, Any] = {"steps": steps, "epochs": None, "checkpoint_every": 0, "report_to": []}
-    short = config.model_copy(update={"training": config.training.model_copy(update=changed)})
+    short, chosen = _short(config, examples)
 
     class Clock(TrainerCallback):
         def __init__(self) -> None:
@@ -94,7 +83,7 @@ def measure_steps(config: FusionConfig, examples: Sequence[Example]) -> Measured
             if len(timed) >= LEAST_TIMED and sum(timed) > ENOUGH_SECONDS:
                 control.should_training_stop = True
 
-    with tempfile.TemporaryDirectory(prefix="gfviz-plan-") as scratch, _watching(config) as watch:
+    with tempfile.TemporaryDirectory(prefix="gfviz-plan-") as scratch, _threads(threads), _watching(config) as watch:
         prepared = prepare(short, chosen, [])
         clock = Clock()
         trainer = FusionTrainer(
@@ -105,6 +94,31 @@ def measure_steps(config: FusionConfig, examples: Sequence[Example]) -> Measured
         trainer.train()
     tokens = statistics.mean(clock.tokens[WARM_UP:])
     return MeasuredSteps(statistics.median(clock.ends[WARM_UP:]), int(tokens), watch.peak)
+
+
+def _short(config: FusionConfig, examples: Sequence[Example]) -> tuple[FusionConfig, list[Example]]:
+    steps = WARM_UP + MOST_TIMED
+    wanted = steps * config.training.batch_size * config.training.accumulation
+    stride = max(1, len(examples) // wanted)
+    cached = any(teacher.cache is not None for teacher in config.teachers)
+    # A cache knows the whole data alone.
+    chosen = list(examples) if cached else list(examples[::stride][:wanted])
+    changed: dict[str, Any] = {"steps": steps, "epochs": None, "checkpoint_every": 0, "report_to": []}
+    # One device shares with none.
+    changed |= {"fsdp": None, "fsdp_config": None, "deepspeed": None}
+    return config.model_copy(update={"training": config.training.model_copy(update=changed)}), chosen
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if count is None else count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class _Watch:

@@ -1,5 +1,6 @@
 """total = (1 − λ)·SFT + λ·Σ_m w_m·(TOKEN_m + β·GLD_m): which losses a configuration asks for, and their sum."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,7 @@ from gfviz.fusion.losses import (
     masked_sum,
 )
 from gfviz.fusion.losses import units as units_of
-from gfviz.fusion.teachers import SignalSource, one_hot, signal_is_finite
+from gfviz.fusion.teachers import SignalSource, one_hot, signal_is_finite, stand_in
 from gfviz.signals import TopKLogits
 
 Counts = dict[str, Tensor]
@@ -93,6 +94,7 @@ class Objective:
         self.terms = terms
         self.balance = balance
         self.scales: dict[str, float] = {}
+        self._norms: Tensor | None = None
         self.processes = 1
         self.across: Callable[[Tensor], Tensor] = lambda values: values
 
@@ -122,8 +124,10 @@ class Objective:
     ) -> TermValue:
         """The batch's share of the loss at `progress` in [0, 1] of the run.
 
-        `plain` [B, W] are the student's log-probabilities of the answer tokens at temperature 1, for SFT; `student` and
-        `logits` [B, W, V] are at the distillation's temperature. `finite` of the result is by who produced the value.
+        `plain` [B, W] are the student's log-probabilities of the answer tokens at temperature 1, for SFT; `student` is
+        at the distillation's temperature; both were made of `logits` [B, W, V]. `measure` adds the batch's share to the
+        norms that `rebalance` reads. `finite` of the result is by who produced the value; a teacher that was not finite
+        gives NaN among the parts, and to the total only what a `stand_in` gives.
         """
         lam = value_at(self.lam, progress)
         sft = -masked_sum(plain, student.signal.mask) / counts["sft"].clamp_min(1)
@@ -139,17 +143,21 @@ class Objective:
                     beta = value_at(term.beta, progress) * self.scales.get(term.name, 1.0)
                     for role, mean in means.items():
                         total = total + lam * term.weight * (beta if role == "structure" else 1.0) * mean
-                    if measure and "structure" in means:
-                        yardstick = means.get("token", sft)
-                        norms[number] = torch.stack([_norm(yardstick, logits), _norm(means["structure"], logits)])
-                elif self.processes > 1:
-                    term.source.idle()
-                    # Metrics are summed over the processes in one exchange: all must hold the same names.
-                    parts.update(dict.fromkeys(_names(term), sft.new_zeros(())))
+                else:
+                    means, sound = {}, torch.ones_like(sft, dtype=torch.bool)
+                    if self.processes > 1:
+                        term.source.idle()
+                        # Metrics are summed over the processes in one exchange: all must hold the same names.
+                        parts.update(dict.fromkeys(_names(term), sft.new_zeros(())))
+                if measure:
+                    norms[number] = torch.where(sound, _norms(term, means, sft, logits), torch.nan)
             if measure:
-                self._rebalance(norms, progress)
-        parts["loss/total"] = total.detach()
-        finite["the pivot's loss"] = torch.isfinite(total.detach())
+                # Shares of one mean over different logits: their squared lengths add up, however the step is cut.
+                self._norms = norms if self._norms is None else self._norms + norms
+        value = total.detach()
+        every = torch.stack(list(finite.values())).all() if finite else torch.isfinite(value)
+        parts["loss/total"] = torch.where(every, value, torch.nan)
+        finite["the pivot's loss"] = torch.isfinite(value)
         return TermValue(total, parts, finite)
 
     def _term(
@@ -163,6 +171,8 @@ class Objective:
         part = batch["teachers"][term.name]
         found = term.source.signals(part)
         sound = signal_is_finite(found)
+        # The step is dropped, but not before its losses ran: eigenvalues of NaN would end the run instead.
+        found = stand_in(found, sound)
         if term.control == "one-hot":
             found = one_hot(found, part["model"]["labels"])
         pair = make_pair(student, found, part)
@@ -172,20 +182,28 @@ class Objective:
                 continue
             result = loss(pair)
             mean = _mean(result, counts[f"{term.name}/{loss.unit}"])
-            parts[f"loss/{term.name}/{role}"] = mean.detach()
+            shown = {role: mean.detach()}
             for note, amount in result.notes.items():
-                parts[f"loss/{term.name}/{note}"] = amount / counts[f"{term.name}/{loss.unit}"].clamp_min(1)
+                shown[note] = amount / counts[f"{term.name}/{loss.unit}"].clamp_min(1)
+            for name, value in shown.items():
+                parts[f"loss/{term.name}/{name}"] = torch.where(sound, value, torch.nan)
             means[role] = mean
         return means, sound
 
-    def _rebalance(self, norms: Tensor, progress: float) -> None:
-        """Scale each structure loss so that β times its gradient (by the logits) is as long as the yardstick's."""
-        for term, (yardstick, own) in zip(self.terms, self.across(norms).sqrt().tolist()):
+    def rebalance(self, progress: float) -> None:
+        """Scale each structure loss so that β times its gradient (by the logits) is as long as the yardstick's.
+
+        After a step whose batches were measured, with that step's progress; in every process. Else it does nothing.
+        """
+        if self._norms is None:
+            return
+        norms, self._norms = self.across(self._norms).sqrt().tolist(), None
+        for term, (yardstick, own) in zip(self.terms, norms):
             beta = value_at(term.beta, progress)
-            if yardstick > 0 and own > 0 and beta > 0:
+            if 0 < yardstick < math.inf and 0 < own < math.inf and beta > 0:
                 wanted = yardstick / (own * beta)
                 before = self.scales.get(term.name)
-                # A slow mean in the logarithm: one odd batch must not throw the scale.
+                # A slow mean in the logarithm: one odd step must not throw the scale.
                 self.scales[term.name] = wanted if before is None else before**0.8 * wanted**0.2
 
 
@@ -224,6 +242,14 @@ def _names(term: TeacherTerm) -> list[str]:
         if loss is not None:
             found += [f"loss/{term.name}/{name}" for name in (role, *loss.notes)]
     return found
+
+
+def _norms(term: TeacherTerm, means: Mapping[str, Tensor], sft: Tensor, logits: Tensor) -> Tensor:
+    """[2]: of the yardstick's gradient and of the structure loss's; 0 where the batch has no share in it."""
+    if term.structure is None:
+        return sft.new_zeros(2)
+    losses = (means.get("token") if term.token is not None else sft, means.get("structure"))
+    return torch.stack([sft.new_zeros(()) if loss is None else _norm(loss, logits) for loss in losses])
 
 
 def _norm(loss: Tensor, logits: Tensor) -> Tensor:

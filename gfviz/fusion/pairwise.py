@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
-from gfviz.errors import GfvizError
+from gfviz.files import atomic_write_text
 from gfviz.fusion.callback import EventHook, FusionEvent
-from gfviz.fusion.config import PIVOT, FusionConfig
+from gfviz.fusion.config import FusionConfig
+from gfviz.fusion.trust import asks_for_code
 from gfviz.runs import RunDirectory, RunWriter, list_runs
 
 
@@ -24,6 +25,8 @@ def fuse_pairwise(run: RunDirectory, config: FusionConfig, writer: RunWriter | N
 
     train, evaluation = run_examples(run, config)
     folder = run.path / "pairs"
+    # What the run itself may, its pairs may.
+    trusted = asks_for_code(config.to_mapping()) is not None
     for teacher in config.teachers:
         if int(os.environ.get("RANK", "0")):
             # The first process makes the pair's run.
@@ -32,12 +35,10 @@ def fuse_pairwise(run: RunDirectory, config: FusionConfig, writer: RunWriter | N
         if pair is None:
             mapping = config.to_mapping() | {"mode": "unified", "name": teacher.name, "runs": str(folder)}
             mapping["teachers"] = [teacher.model_dump(mode="json", by_alias=True)]
-            if config.data.answers_from not in (None, PIVOT, teacher.name):
-                raise GfvizError("data.answers_from: in pairwise mode each pair knows its own teacher alone")
             pair = create_run(FusionConfig.model_validate(mapping), train, evaluation)
         if pair.record().state != "finished":
             hook(FusionEvent("stage", text=f"fusing with {teacher.name}"))
-            if execute(pair, hook) is not None:
+            if execute(pair, hook, trusted=trusted) is not None:
                 return f"stopped while fusing with {teacher.name}"
         if writer is not None:
             for name, (step, value, _) in pair.reader().latest().items():
@@ -70,7 +71,11 @@ def _merge(run: RunDirectory, config: FusionConfig, writer: RunWriter, evaluatio
             term = value.double() * share if value.is_floating_point() else value
             means[key] = means[key] + term if key in means and value.is_floating_point() else term
     merged.model.load_state_dict(means)
-    settings, report = config.evaluation, None
+    facts = {"merge": weights}
+    run.add_facts(facts)
+    # Before the evaluation: whatever fails there, the model is on the disk.
+    save_model(merged.model, merged.tokenizer, run.model_path, model_card(config, run.id, facts, {}, None))
+    settings = config.evaluation
     if evaluation and settings.at_end:
         moved = load_device(merged.model, device)
         report = evaluate_loaded(
@@ -80,9 +85,7 @@ def _merge(run: RunDirectory, config: FusionConfig, writer: RunWriter, evaluatio
         )  # fmt: skip
         step = int(max((item[0] for item in writer.run.reader().latest().values()), default=0))
         writer.log(step, report.metrics())
-    facts = {"merge": weights}
-    run.add_facts(facts)
-    save_model(merged.model, merged.tokenizer, run.model_path, model_card(config, run.id, facts, None, report))
+        atomic_write_text(run.model_path / "README.md", model_card(config, run.id, facts, {}, report))
 
 
 def load_device(model: Any, device: str | None) -> Any:

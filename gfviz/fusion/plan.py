@@ -1,26 +1,30 @@
 """`gfviz fuse --plan`: the memory a fusion takes per device, how fast it goes, how long it lasts, before it is run.
 
 Memory is computed from shapes alone (`sizing`). Speed is measured on this machine, by some real steps, where the models
-lie on its disk and fit; where they do not, the plan says so and names no speed.
+lie on its disk and fit on one device; where they do not, the plan says so and names no speed. Of several devices one
+is measured and counted as often as there are devices: an upper bound, for what they say to each other is not measured.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from gfviz.errors import GfvizError
 from gfviz.fusion.config import FusionConfig, ModelConfig, TeacherConfig
 from gfviz.fusion.data import Example
+from gfviz.fusion.launcher import find_launcher
+from gfviz.fusion.strategy import Strategy, strategy_of
 
 if TYPE_CHECKING:
+    from gfviz.fusion.architecture import Architecture
     from gfviz.fusion.measured import MeasuredSteps
     from gfviz.fusion.sizing import BatchShape, ForwardMemory, StepMemory
 
-Strategy = Literal["single", "ddp", "fsdp", "zero2", "zero3"]
+_CASTING = ("fsdp", "zero1", "zero2", "zero3")
 _SAMPLED = 2000
 _REMEMBERED = 512 * 1024 * 1024
 
@@ -44,7 +48,9 @@ class Plan:
     of them at one time, above a process that has imported everything and loaded nothing. rows, length, window: the
     longest batch on one device; examples: in the training data, None where they could not be read; steps: optimizer
     steps; seconds_per_step, tokens_per_s (padded tokens of the pivot, all devices) and hours are None where no step
-    could be measured. notes: what was assumed, and what could not be known.
+    could be measured, and for several devices those of devices that need not wait for each other: the speed is at most
+    so high. A pairwise fusion has the steps and hours of all its runs and the memory of the largest. notes: what was
+    assumed, and what could not be known.
     """
 
     device: str
@@ -69,10 +75,24 @@ class Plan:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class _Devices:
+    """What a plan is for: how many devices share the work and how, and what one of them is."""
+
+    strategy: Strategy
+    count: int
+    device: str
+    on_cpu: bool
+
+    def alone(self) -> _Devices:
+        """One of them by itself, as it is measured here."""
+        return _Devices("single", 1, self.device, self.device == "cpu")
+
+
 def plan(
     config: FusionConfig,
     *,
-    processes: int = 1,
+    processes: int | None = None,
     accelerate_config: str | Path | None = None,
     measure: bool = True,
     train: Sequence[Any] | None = None,
@@ -80,36 +100,115 @@ def plan(
     """Plan a fusion on this machine, or on the devices that an Accelerate configuration describes.
 
     Models that are not here are sized from their configuration: a folder with a `config.json` is enough, and the models
-    of the shipped recipes are known. `train` may hold examples in memory. Raises `GfvizError` for a model whose size
-    cannot be known, naming the key. Cost: a few seconds a model, and some steps of training where `measure` is on and
-    they can be run here.
+    of the shipped recipes are known. `train` may hold examples in memory. The speed of several devices is that of one,
+    measured here alone, times their number: an upper bound. Raises `GfvizError` for a model whose size cannot be known,
+    naming the key. Cost: a few seconds a model, and some steps of training where `measure` is on and they can be run
+    here.
     """
-    from gfviz.fusion.architecture import find_architecture, longest_batch
     from gfviz.fusion.loading import home_device
-    from gfviz.fusion.measured import measure_steps, reason_not_to
-    from gfviz.fusion.sizing import forward_memory, training_memory
 
     notes: list[str] = []
     strategy, count = strategy_of(config, processes, accelerate_config)
     device = home_device(config)
-    on_cpu = device == "cpu" and accelerate_config is None
+    launcher = find_launcher(processes, accelerate_config)
+    on_cpu = device == "cpu" and (launcher.path is None or launcher.name == "torch")
+    devices = _Devices(strategy, count, device, on_cpu)
     examples = _examples(config, train, notes)
+    if config.mode != "pairwise":
+        return _plan(config, devices, examples, measure, notes)
+    pairs = [
+        _plan(config.model_copy(update={"mode": "unified", "teachers": [t]}), devices, examples, measure, list(notes))
+        for t in config.teachers
+    ]
+    return _one_after_the_other(pairs)
+
+
+def _plan(
+    config: FusionConfig, devices: _Devices, examples: list[Example] | None, measure: bool, notes: list[str]
+) -> Plan:
+    from gfviz.fusion.architecture import longest_batch
+
     shape = longest_batch(config, examples[:_SAMPLED] if examples else None, notes)
     if examples and len(examples) > _SAMPLED:
         notes.append(f"lengths: of the first {_SAMPLED} of {len(examples)} examples")
-    known = {"pivot": find_architecture(config.pivot, "pivot.model")}
+    known = _architectures(config, notes)
     online = [teacher for teacher in config.teachers if teacher.cache is None]
-    for teacher in online:
-        known[teacher.name] = find_architecture(teacher, f"teachers.{teacher.name}.model")
+    student, teachers = _sizes(config, known, shape, devices)
+    memory, peak = _memory(config, student, teachers, devices, len(examples or []) * shape.window)
+    if online and devices.count > 1 and devices.strategy != "fsdp":
+        notes.append("teachers stand whole on every device: an offline cache (gfviz cache) frees that memory")
+    steps = _steps(config, len(examples) if examples else None, devices.count)
+    found: MeasuredSteps | None = None
+    if measure:
+
+        def needed() -> int:
+            alone = devices.alone()
+            return _memory(config, *_sizes(config, known, shape, alone), alone, len(examples or []) * shape.window)[1]
+
+        found = _measured(config, devices, examples, needed, notes)
+    notes.append("time: without evaluation, checkpoints and loading")
+    if devices.on_cpu and config.training.gradient_checkpointing:
+        notes.append("memory: the C library keeps some of what checkpointing frees (17% more, measured once)")
+    seconds = None if found is None else found.seconds
+    return Plan(
+        devices.device, devices.count, devices.strategy, shape.rows, shape.length, shape.window,
+        len(examples) if examples else None, steps, _model_plans(config, student, teachers, memory, known), memory,
+        peak, seconds,
+        None if found is None else devices.count * found.tokens / found.seconds,
+        None if seconds is None or steps is None else steps * seconds / 3600,
+        found.peak_bytes if found is not None and devices.strategy == "single" else None, tuple(notes),
+    )  # fmt: skip
+
+
+def _one_after_the_other(pairs: list[Plan]) -> Plan:
+    """The plan of a pairwise fusion: a run with each teacher, and a merge."""
+    largest = max(pairs, key=lambda one: one.peak_bytes)
+    steps = _total([one.steps for one in pairs])
+    hours = _total([one.hours for one in pairs])
+    tokens = _total([None if p.hours is None else p.hours * (p.tokens_per_s or 0.0) for p in pairs])
+    measured = [one.measured_peak_bytes for one in pairs]
+    notes = dict.fromkeys(note for one in pairs for note in one.notes)
+    said = f"pairwise: {len(pairs)} runs one after the other, steps and hours of all, memory of the largest"
+    return replace(
+        largest,
+        steps=None if steps is None else int(steps),
+        models=(largest.models[0], *(model for one in pairs for model in one.models[1:])),
+        seconds_per_step=None if hours is None or not steps else hours * 3600 / steps,
+        tokens_per_s=None if tokens is None or not hours else tokens / hours,
+        hours=hours,
+        measured_peak_bytes=None if None in measured else max(size or 0 for size in measured),
+        notes=(said, "the merge holds the pivot, the mean in float64 and one result on the CPU", *notes),
+    )
+
+
+def _total(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
+
+
+def _architectures(config: FusionConfig, notes: list[str]) -> dict[str, Architecture]:
+    from gfviz.fusion.architecture import find_architecture
+
+    known = {"pivot": find_architecture(config.pivot, "pivot.model")}
+    for teacher in config.teachers:
+        if teacher.cache is None:
+            known[teacher.name] = find_architecture(teacher, f"teachers.{teacher.name}.model")
     for name, found in known.items():
         if found.shipped:
             notes.append(f"{name}: {found.name} is not here; sized by the shape that ships with gfviz")
-    training, sharded = config.training, strategy in ("fsdp", "zero3")
-    cast = training.precision != "float32" and (sharded or strategy == "zero2")
+    return known
+
+
+def _sizes(
+    config: FusionConfig, known: dict[str, Architecture], shape: BatchShape, devices: _Devices
+) -> tuple[StepMemory, dict[str, ForwardMemory]]:
+    from gfviz.fusion.sizing import forward_memory, training_memory
+
+    training, on_cpu = config.training, devices.on_cpu
+    # Sharding frameworks cast the weights themselves; autocast would keep a cast copy of each for the backward.
+    cast = training.precision != "float32" and devices.strategy in _CASTING
     student = training_memory(
-        known["pivot"].config, shape,
-        # Sharding frameworks cast the weights themselves; autocast would keep a cast copy of each for the backward.
-        dtype=training.precision if cast else _stored(config.pivot, "float32"),
+        known["pivot"].config, shape, dtype=training.precision if cast else _stored(config.pivot, "float32"),
         precision="float32" if cast else training.precision, checkpointing=training.gradient_checkpointing,
         lora=config.pivot.lora, temperature=config.loss.temperature, accumulation=training.accumulation,
         attention=config.pivot.attention,
@@ -118,43 +217,45 @@ def plan(
         teacher.name: forward_memory(
             known[teacher.name].config, shape if not on_cpu else _alone(shape),
             dtype=_stored(teacher, "float32" if on_cpu else known[teacher.name].dtype),
-            sharded=strategy == "fsdp" and count > 1,
+            sharded=devices.strategy == "fsdp" and devices.count > 1,
         )
-        for teacher in online
+        for teacher in config.teachers if teacher.cache is None
     }  # fmt: skip
-    memory, peak = device_memory(student, teachers, _bits(online), strategy, count, training.precision != "float32")
-    if on_cpu and online and examples:
-        held = len(online) * min(_REMEMBERED, len(examples) * shape.window * (config.loss.k or 64) * 6)
+    return student, teachers
+
+
+def _memory(
+    config: FusionConfig, student: StepMemory, teachers: dict[str, ForwardMemory], devices: _Devices, positions: int
+) -> tuple[dict[str, int], int]:
+    bits, mixed = _bits(config.teachers), config.training.precision != "float32"
+    memory, peak = device_memory(student, teachers, bits, devices.strategy, devices.count, mixed)
+    if devices.on_cpu and teachers and positions:
+        held = len(teachers) * min(_REMEMBERED, positions * (config.loss.k or 64) * 6)
         memory["teachers' remembered signals"] = held
         peak += held
-    if online and count > 1 and strategy != "fsdp":
-        notes.append("teachers stand whole on every device: an offline cache (gfviz cache) frees that memory")
-    steps = _steps(config, len(examples) if examples else None, count)
-    found_steps: MeasuredSteps | None = None
-    if measure:
-        reason = reason_not_to(config, examples, peak, count, accelerate_config is not None)
-        if reason:
-            notes.append(f"speed was not measured: {reason}")
-        else:
-            found_steps = measure_steps(config, examples or [])
-    notes.append("time: without evaluation, checkpoints and loading")
-    if on_cpu and training.gradient_checkpointing:
-        notes.append("memory: the C library keeps some of what checkpointing frees (17% more, measured once)")
-    models = [_model_plan("pivot", config.pivot, student.parameters, memory["pivot weights"], known)]
-    models += [
-        _model_plan(t.name, t, teachers[t.name].parameters, teachers[t.name].weights, known)
-        if t.cache is None
-        else ModelPlan(t.name, t.model, 0, 0, f"offline cache {t.cache}")
-        for t in config.teachers
-    ]
-    seconds = None if found_steps is None else found_steps.seconds
-    return Plan(
-        device, count, strategy, shape.rows, shape.length, shape.window, len(examples) if examples else None, steps,
-        tuple(models), memory, peak, seconds,
-        None if found_steps is None else found_steps.tokens / found_steps.seconds,
-        None if seconds is None or steps is None else steps * seconds / 3600,
-        None if found_steps is None else found_steps.peak_bytes, tuple(notes),
-    )  # fmt: skip
+    return memory, peak
+
+
+def _measured(
+    config: FusionConfig, devices: _Devices, examples: list[Example] | None, needed: Callable[[], int], notes: list[str]
+) -> MeasuredSteps | None:
+    from gfviz.fusion.measured import measure_steps, reason_not_to
+
+    reason = reason_not_to(config, examples, needed)
+    if reason:
+        notes.append(f"speed was not measured: {reason}")
+        return None
+    count = devices.count
+    if count > 1:
+        notes.append(
+            f"speed: one {devices.device} was measured alone and counted {count} times: tokens per second are at most, "
+            "hours at least so many, for communication is not measured"
+        )
+    if devices.device == "cpu" and not devices.on_cpu:
+        notes.append("speed: the configuration is for GPUs, which this machine lacks: a CPU was measured")
+    # torch's launcher gives each of several processes one thread unless it is told otherwise.
+    single = count > 1 and devices.on_cpu and "OMP_NUM_THREADS" not in os.environ
+    return measure_steps(config, examples or [], threads=1 if single else None)
 
 
 def device_memory(
@@ -168,7 +269,7 @@ def device_memory(
     """Bytes on one device by part, and the most at one time.
 
     `single`: everything. `ddp`: gradients twice (its buckets are copies). `fsdp`: pivot, gradients, optimizer and
-    teachers in `processes` shards, and two blocks of the pivot and of the largest teacher gathered. `zero2`, `zero3`:
+    teachers in `processes` shards, and two blocks of the pivot and of the largest teacher gathered. `zero1` to `zero3`:
     DeepSpeed's 16-bit weights beside a float32 copy in the optimizer's shard (ZeRO, arXiv 1910.02054, section 3).
     `bits` are those of quantised teachers. `student` is computed at the precision in which blocks are gathered.
     """
@@ -183,7 +284,8 @@ def device_memory(
     else:
         if mixed:
             weights, gradients, optimizer = 2 * student.parameters, 2 * student.trainable, 12 * student.trainable
-        gradients, optimizer = math.ceil(gradients / n), math.ceil(optimizer / n)
+        optimizer = math.ceil(optimizer / n)
+        gradients = gradients if strategy == "zero1" else math.ceil(gradients / n)
         if strategy == "zero3":
             weights, blocks = math.ceil(weights / n), 2 * student.largest_block
     sizes = {name: side.weights * bits.get(name, 16) // 16 for name, side in teachers.items()}
@@ -206,30 +308,7 @@ def device_memory(
     return memory, held + max(step, gradients + student.forward + reading)
 
 
-def strategy_of(config: FusionConfig, processes: int, accelerate_config: str | Path | None) -> tuple[Strategy, int]:
-    """How the devices share the work, and how many there are. Raises `GfvizError` for an unreadable file."""
-    if accelerate_config is not None:
-        from gfviz.fusion.recipes import accelerate_path
-        from gfviz.runs.yamlfile import read_mapping
-
-        data = read_mapping(accelerate_path(accelerate_config))
-        count = processes if processes > 1 else data.get("num_processes", 1)
-        if type(count) is not int or count < 1:
-            raise GfvizError(f"{accelerate_config}: num_processes is {str(count)[:40]}: pass --processes")
-        kind = str(data.get("distributed_type", "NO")).upper()
-        if kind == "FSDP":
-            return "fsdp", count
-        if kind == "DEEPSPEED":
-            options = data.get("deepspeed_config")
-            stage = options.get("zero_stage", 2) if isinstance(options, dict) else 2
-            return ("zero3" if stage == 3 else "zero2"), count
-        return ("ddp" if count > 1 else "single"), count
-    if config.training.fsdp:
-        return "fsdp", processes
-    return ("ddp" if processes > 1 else "single"), processes
-
-
-def _bits(teachers: list[TeacherConfig]) -> dict[str, int]:
+def _bits(teachers: Sequence[TeacherConfig]) -> dict[str, int]:
     chosen = {"8bit": 8, "4bit": 4}
     return {teacher.name: chosen[teacher.quantization] for teacher in teachers if teacher.quantization in chosen}
 
@@ -239,13 +318,25 @@ def _stored(model: ModelConfig, otherwise: str) -> str:
 
 
 def _alone(shape: BatchShape) -> BatchShape:
-    from dataclasses import replace
-
     return replace(shape, rows=1)  # on a CPU teachers read one example at a time
 
 
-def _model_plan(name: str, config: ModelConfig, parameters: int, size: int, known: dict[str, Any]) -> ModelPlan:
-    return ModelPlan(name, config.model, parameters, size, known[name].source)
+def _model_plans(
+    config: FusionConfig,
+    student: StepMemory,
+    teachers: dict[str, ForwardMemory],
+    memory: dict[str, int],
+    known: dict[str, Architecture],
+) -> tuple[ModelPlan, ...]:
+    pivot, source = config.pivot.model, known["pivot"].source
+    models = [ModelPlan("pivot", pivot, student.parameters, memory["pivot weights"], source)]
+    for t in config.teachers:
+        if t.cache is not None:
+            models.append(ModelPlan(t.name, t.model, 0, 0, f"offline cache {t.cache}"))
+        else:
+            side = teachers[t.name]
+            models.append(ModelPlan(t.name, t.model, side.parameters, side.weights, known[t.name].source))
+    return tuple(models)
 
 
 def _examples(config: FusionConfig, train: Sequence[Any] | None, notes: list[str]) -> list[Example] | None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
+import torch
 
 from gfviz.capture.models import LoadedModel
 from gfviz.errors import GfvizError
@@ -12,10 +13,11 @@ from gfviz.fusion.align import align, pair_in_order
 from gfviz.fusion.batch import Collator, TeacherPart, TrainingExample
 from gfviz.fusion.cached import CachedTeacher, open_cache
 from gfviz.fusion.config import PIVOT, FusionConfig, TeacherConfig
-from gfviz.fusion.data import Example, in_own_words
+from gfviz.fusion.data import Example, in_own_words, spread
+from gfviz.fusion.lengths import require_room, require_room_to_answer
 from gfviz.fusion.loading import adapt, home_device, load_pivot, load_teacher, logit_width, move_model, pad_id
 from gfviz.fusion.objective import Objective, TeacherTerm, chosen_losses, make_structure_loss, make_token_loss
-from gfviz.fusion.saving import model_hash
+from gfviz.fusion.saving import config_hash, model_hash, tokenizer_hash
 from gfviz.fusion.teachers import OnlineTeacher, SignalSource, check_width
 from gfviz.fusion.tokenise import Encoded, ExampleEncoder
 from gfviz.fusion.vocabularies import require_same, require_shared, shared_tokens
@@ -73,9 +75,7 @@ def prepare(config: FusionConfig, train: Sequence[Example], evaluation: Sequence
         raise GfvizError("data.train: no training examples: name JSONL files with prompt and answer")
     pivot = load_pivot(config)
     encoder = ExampleEncoder(pivot.tokenizer, config.data.chat_template)
-    trained: Any = pivot.model
-    if config.pivot.lora is not None:
-        trained = adapt(pivot.model, config.pivot.lora)
+    trained = _trained(config, pivot)
     if config.training.gradient_checkpointing:
         pivot.model.gradient_checkpointing_enable({"use_reentrant": False})
     sides = {teacher.name: _open_teacher(config, teacher, train) for teacher in config.teachers}
@@ -84,6 +84,7 @@ def prepare(config: FusionConfig, train: Sequence[Example], evaluation: Sequence
     encoders = {name: ExampleEncoder(side.tokenizer, config.data.chat_template) for name, side in sides.items()}
     limit = _limit(config, [pivot.context, *(side.context for side in sides.values())])
     encoded, kept = _encode(config, train, encoder, encoders, limit)
+    _require_room(config, pivot, encoder, [train[place] for place in kept], evaluation)
     # A cache knows the training data alone; graphs are then measured over that.
     cached = any(side.loaded is None for side in sides.values())
     probe_from = evaluation if evaluation and not cached else train
@@ -95,8 +96,13 @@ def prepare(config: FusionConfig, train: Sequence[Example], evaluation: Sequence
         config.training.padding_side, config.training.pad_multiple,
     )  # fmt: skip
     coverage = {teacher.name: _coverage(encoded, teacher) for teacher in config.teachers}
+    tokenizers = {"pivot": pivot.tokenizer} | {name: side.tokenizer for name, side in sides.items()}
+    configs = {"pivot": pivot.model} | {name: side.loaded.model for name, side in sides.items() if side.loaded}
     facts = {
-        "vocabularies": {"pivot": encoder.vocabulary.identity} | {n: e.vocabulary.identity for n, e in encoders.items()}
+        "vocabularies": {"pivot": encoder.vocabulary.identity}
+        | {n: e.vocabulary.identity for n, e in encoders.items()},
+        "tokenizers": {name: tokenizer_hash(tokenizer) for name, tokenizer in tokenizers.items()},
+        "architectures": {name: config_hash(model.config) for name, model in configs.items()},
     }
 
     def encode(examples: Sequence[Example]) -> list[TrainingExample | None]:
@@ -108,6 +114,15 @@ def prepare(config: FusionConfig, train: Sequence[Example], evaluation: Sequence
         config, pivot, trained, encoder, objective, collator, encoded, probe, list(evaluation), k,
         len(train) - len(kept), [train[place] for place in kept], encode, coverage, facts,
     )  # fmt: skip
+
+
+def _trained(config: FusionConfig, pivot: LoadedModel) -> Any:
+    if config.pivot.lora is None:
+        return pivot.model
+    # Adapters begin at random, and the trainer's seed comes after them. What is drawn later must not move.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(config.seed)
+        return adapt(pivot.model, config.pivot.lora)
 
 
 @dataclass(frozen=True)
@@ -135,14 +150,31 @@ def _open_teacher(config: FusionConfig, teacher: TeacherConfig, train: Sequence[
         )  # fmt: skip
     except GfvizError as error:
         raise GfvizError(f"teachers.{teacher.name}.cache: {error}") from error
-    return TeacherSide(tokenizer, cache.meta.width, cache.meta.k, None, None, cache)
+    return TeacherSide(tokenizer, cache.meta.width, cache.meta.k, cache.meta.context, None, cache)
+
+
+def _require_room(
+    config: FusionConfig,
+    pivot: LoadedModel,
+    encoder: ExampleEncoder,
+    train: Sequence[Example],
+    evaluation: Sequence[Example],
+) -> None:
+    settings = config.evaluation
+    if settings.at_start or settings.at_end or settings.every:
+        chosen = spread(evaluation, settings.limit)
+        require_room(chosen, encoder, pivot.context, "data.evaluation")
+        require_room_to_answer(chosen, encoder, pivot.context, settings.max_new_tokens, "evaluation.max_new_tokens")
+    if config.data.on_policy:
+        require_room_to_answer(train, encoder, pivot.context, config.data.max_answer_tokens, "data.max_answer_tokens")
 
 
 def own_answers(config: FusionConfig, train: Sequence[Example], device: str | None = None) -> tuple[list[Example], int]:
     """The training prompts with the greedy answers of the teacher (sequence-level distillation, arXiv 1606.07947) or
     the pivot that `data.answers_from` names.
 
-    Empty answers are left out; the second value is how many. Raises `GfvizError` where none is left.
+    Empty answers are left out; the second value is how many. Raises `GfvizError` where none is left, or a prompt leaves
+    the model no room for an answer.
     """
     from gfviz.fusion.evaluation import generate
 
@@ -155,6 +187,7 @@ def own_answers(config: FusionConfig, train: Sequence[Example], device: str | No
         move_model(loaded.model, device)
     loaded.model.eval()
     encoder = ExampleEncoder(loaded.tokenizer, config.data.chat_template)
+    require_room_to_answer(train, encoder, loaded.context, config.data.max_answer_tokens, "data.max_answer_tokens")
     written = generate(
         loaded.model, encoder, [example.prompt for example in train], config.evaluation.batch_size,
         config.data.max_answer_tokens,

@@ -41,51 +41,54 @@ class GraphProbe:
         ]
         self.budget = budget
         self.folder = folder
-        self._teachers: dict[str, CoactivationGraph] = {}
+        self._teachers: dict[str, CoactivationGraph | None] = {}
 
     def measure(
         self,
         step: int,
         student: Callable[[Mapping[str, Any]], AnswerSignal],
         sources: Sequence[SignalSource],
+        warn: Callable[[str], None],
         keep: bool = True,
     ) -> list[GraphDistance]:
         """Measure now; saves `step-N-student.safetensors`, and each teacher's graph once. Draws no random number.
 
-        Without `keep` nothing is saved: a process that takes part in the forward passes of sharded models alone.
+        A model that gives no sound signal has no graph: `warn` gets one line about it, and the others are measured.
+        Without `keep` nothing is saved: a process that takes part in the forward passes of sharded models alone. Raises
+        `GfvizError` where the probe examples have no answer position.
         """
         from gfviz.gromov import gromov_wasserstein
 
         with torch.no_grad():
             signals = [student(batch["student"]) for batch in self.batches]
-        whole = _merged([_graph(found, None, "student") for found in signals])
-        if whole is None:
+        if not signals:
             raise GfvizError("graph: the probe examples have no answer position")
+        whole = _of_all([(found, None) for found in signals], "student", warn)
+        if whole is None:
+            return []
         if keep:
             whole.save(self.folder / f"step-{step:06d}-student.safetensors")
         results = []
         for source in sources:
-            teacher = self._teacher(source, keep)
-            own = _merged(
-                [
-                    _graph(found, batch["teachers"][source.name]["rows"], "student")
-                    for found, batch in zip(signals, self.batches)
-                    if source.name in batch["teachers"]
-                ]
-            )
+            teacher = self._teacher(source, warn, keep)
+            routed = [
+                (found, batch["teachers"][source.name]["rows"])
+                for found, batch in zip(signals, self.batches)
+                if source.name in batch["teachers"]
+            ]
+            own = _of_all(routed, "student", warn)
             if teacher is None or own is None:
                 continue
             found = gromov_wasserstein(own, teacher, p=2, budget=self.budget)
             results.append(GraphDistance(source.name, float(found.lower), float(found.upper)))
         return results
 
-    def _teacher(self, source: SignalSource, keep: bool) -> CoactivationGraph | None:
+    def _teacher(self, source: SignalSource, warn: Callable[[str], None], keep: bool) -> CoactivationGraph | None:
         if source.name not in self._teachers:
             parts = [batch["teachers"][source.name] for batch in self.batches if source.name in batch["teachers"]]
-            graph = _merged([_graph(source.signals(part), None, source.name) for part in parts])
-            if graph is None:
-                return None
-            if keep:
+            signals: list[tuple[AnswerSignal, torch.Tensor | None]] = [(source.signals(part), None) for part in parts]
+            graph = _of_all(signals, source.name, warn)
+            if keep and graph is not None:
                 graph.save(self.folder / f"{source.name}.safetensors")
             self._teachers[source.name] = graph
         return self._teachers[source.name]
@@ -100,8 +103,16 @@ def _graph(found: AnswerSignal, rows: torch.Tensor | None, source: str) -> Coact
     return CoactivationGraph.from_signal(signal.to(dtype=torch.float32), nodes="rank", normalize="prob", source=source)
 
 
-def _merged(graphs: list[CoactivationGraph]) -> CoactivationGraph | None:
-    if not graphs:
+def _of_all(
+    signals: Sequence[tuple[AnswerSignal, torch.Tensor | None]], source: str, warn: Callable[[str], None]
+) -> CoactivationGraph | None:
+    """The merged graph of a model's signals, each of all rows or of some; None of none, or where one is unsound."""
+    if not signals:
+        return None
+    try:
+        graphs = [_graph(found, rows, source) for found, rows in signals]
+    except GfvizError as error:
+        warn(f"no graph distance of {source}: {error}")
         return None
     return graphs[0] if len(graphs) == 1 else graphs[0].merge(*graphs[1:])
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from gfviz.capture.models import hub_commit
 from gfviz.errors import GfvizError
+from gfviz.files import fresh_folder, remove_whatever
 from gfviz.fusion.config import FusionConfig, ModelConfig
 from gfviz.fusion.evaluation import EvaluationReport
 from gfviz.runs.yamlfile import parse_yaml
@@ -17,13 +18,22 @@ from gfviz.runs.yamlfile import parse_yaml
 _WHOLE_HASH_BYTES = 256 * 1024 * 1024
 _BLOCK = 1 << 20
 _SAMPLED_BLOCKS = 64
+# Where it lay, who wrote it, and what the run's own configuration says.
+_NOT_COMPUTED = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "_attn_implementation", "use_cache"}
+_CALLED_WITH = {"padding", "truncation"}
 
 
 def save_model(model: Any, tokenizer: Any, folder: Path, card: str, state: Mapping[str, Any] | None = None) -> None:
-    """Write weights (safetensors), tokenizer, chat template and README.md; the folder appears whole or not at all."""
-    scratch = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(scratch, ignore_errors=True)
+    """Write weights (safetensors), tokenizer, chat template and README.md; the folder appears whole or not at all.
+
+    Raises `GfvizError` where it cannot be written, and for weights that are not finite.
+    """
+    require_finite(state if state is not None else model.state_dict(), f"the model is not saved to {folder}")
+    scratch, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
     try:
+        # A run from elsewhere may hold a link by that name, through which all would be written elsewhere.
+        fresh_folder(scratch)
+        remove_whatever(old)
         model.save_pretrained(scratch, state_dict=state)
         tokenizer.save_pretrained(scratch)
         (scratch / "README.md").write_text(card, encoding="utf-8")
@@ -31,8 +41,6 @@ def save_model(model: Any, tokenizer: Any, folder: Path, card: str, state: Mappi
             if path.is_file():
                 with open(path, "rb") as written:
                     os.fsync(written.fileno())
-        old = folder.with_name(f".{folder.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
         if folder.exists():
             os.rename(folder, old)
         os.rename(scratch, folder)
@@ -46,10 +54,13 @@ def model_card(
     config: FusionConfig,
     run_id: str,
     facts: Mapping[str, Any],
-    before: EvaluationReport | None,
+    before: Mapping[str, float],
     after: EvaluationReport | None,
 ) -> str:
-    """The model card: pivot, sources, their licences as far as their own cards name them, data, losses, scores."""
+    """The model card: pivot, sources, licences as far as their own cards name them, data, losses, scores.
+
+    `before` is the pivot's exact match by family, that of all examples under the empty name.
+    """
     lines = ["---", "library_name: transformers", "tags: [model-fusion, gfviz]", "---", "", f"# {config.name}", ""]
     lines += [f"Fused by gfviz {facts.get('versions', {}).get('gfviz', '')} in run `{run_id}`.", ""]
     lines += ["| role | model | licence | weight | losses |", "| --- | --- | --- | --- | --- |"]
@@ -79,9 +90,8 @@ def model_card(
             f"| family | pivot | fused ({interval}) | NLL per token | calibration error | n |",
             f"|{' --- |' * 6}",
         ]
-        pivot = {} if before is None else {"": before.overall, **before.families}
         for name, score in {"": after.overall, **after.families}.items():
-            first = f"{pivot[name].exact_match:.3f}" if name in pivot else ""
+            first = f"{before[name]:.3f}" if name in before else ""
             row = (
                 _cell(name) or "all",
                 first,
@@ -97,6 +107,36 @@ def model_card(
 
 def _with_interval(value: float, low: float | None, high: float | None) -> str:
     return f"{value:.3f}" if low is None else f"{value:.3f} ({low:.3f}–{high:.3f})"
+
+
+def require_finite(state: Mapping[str, Any], what: str) -> None:
+    """Raise `GfvizError` where a weight is NaN or infinite. Cost: one read of the weights."""
+    import torch
+
+    for name, value in state.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise GfvizError(f"{name} has weights that are NaN or infinite: {what}: lower training.learning_rate")
+
+
+def config_hash(config: Any) -> str:
+    """SHA-256 of what a model's configuration says of its computation: a transformers configuration."""
+    told = {name: value for name, value in config.to_dict().items() if name not in _NOT_COMPUTED}
+    return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def tokenizer_hash(tokenizer: Any) -> str:
+    """SHA-256 of all that decides how a tokenizer cuts a text: vocabulary, merges, normalizer, templates.
+
+    A tokenizer of pure Python is known by its class and vocabulary.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        told: Any = [type(tokenizer).__name__, tokenizer.get_vocab()]
+    else:
+        # Padding and truncation are how it was called last.
+        told = {name: value for name, value in json.loads(backend.to_str()).items() if name not in _CALLED_WITH}
+    text = json.dumps([told, tokenizer.chat_template], sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).hexdigest()
 
 
 def model_hash(where: str, revision: str | None = None) -> str:

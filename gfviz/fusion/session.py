@@ -2,27 +2,26 @@
 
 import json
 import os
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gfviz.errors import GfvizError
-from gfviz.files import read_small_text
+from gfviz.files import atomic_write_text, read_small_text
 from gfviz.fusion.arguments import training_arguments
 from gfviz.fusion.callback import EventHook, FusionEvent, RunCallback, silent
 from gfviz.fusion.config import FusionConfig, load_config, parse_config
 from gfviz.fusion.data import Example, as_examples, examples_hash, read_examples, spread, write_examples
-from gfviz.fusion.evaluation import EvaluationReport, evaluate_loaded
+from gfviz.fusion.evaluation import EvaluationReport, evaluate_loaded, exact_matches_at
 from gfviz.fusion.loading import home_device
 from gfviz.fusion.onpolicy import OwnAnswers
 from gfviz.fusion.prepare import Prepared, prepare
 from gfviz.fusion.saving import damaged_checkpoint, model_card, model_hash, save_model
 from gfviz.fusion.sharding import is_sharded, place_teachers, whole_state
+from gfviz.fusion.stopping import stop_signals
+from gfviz.fusion.trust import refuse_code, refuse_pickles
 from gfviz.runs import RunDirectory, RunWriter
 
 
@@ -49,7 +48,7 @@ def fuse(
     run = create_run(checked, train, evaluation)
     if checked.data.answers_from is not None:
         write_examples(run.path / ANSWERS, learned)
-    execute(run, on_event, prepared=prepared)
+    execute(run, on_event, prepared=prepared, trusted=True)
     return run
 
 
@@ -83,30 +82,36 @@ def create_run(
     return RunDirectory.create(config.runs, config.to_mapping(), "fusion", config.name, fill)
 
 
-def resume(run: RunDirectory, on_event: EventHook = silent) -> RunDirectory:
+def resume(run: RunDirectory, on_event: EventHook = silent, trust_remote_code: bool = False) -> RunDirectory:
     """Go on from the newest whole checkpoint (from the beginning where there is none), in this process.
 
     Rows after that checkpoint are computed again. Raises `GfvizError` for a run that has finished, that another
-    process writes, or whose checkpoint belongs to another number of processes.
+    process writes, whose checkpoint belongs to another number of processes, or whose configuration asks for a model's
+    own code while `trust_remote_code` is not set.
     """
     if run.status().state == "finished":
         raise GfvizError(f"run {run.id} has finished: there is nothing to resume")
-    execute(run, on_event)
+    execute(run, on_event, trusted=trust_remote_code)
     return run
 
 
-def execute(run: RunDirectory, on_event: EventHook = silent, prepared: Prepared | None = None) -> str | None:
+def execute(
+    run: RunDirectory, on_event: EventHook = silent, prepared: Prepared | None = None, trusted: bool = False
+) -> str | None:
     """Train a run that exists: become its writer (in the first process), train, evaluate, save, note how it ended.
 
-    Returns None where it has finished, else why it stopped, the same in every process.
+    `trusted`: whoever started it has seen its configuration, which may have a model's own code run. Returns None where
+    it has finished, else why it stopped, the same in every process.
     """
     if run.record().state == "finished":
         raise GfvizError(f"run {run.id} has finished: there is nothing to resume")
     config = parse_config(run.config, source=str(run.path / "config.yaml"))
+    if not trusted:
+        refuse_code(run.config, str(run.path / "config.yaml"))
     main = int(os.environ.get("RANK", "0")) == 0
     writer = run.writer(config.store.on_failure) if main else None
     try:
-        with _stop_signals() as stopping:
+        with stop_signals() as stopping:
             if config.mode == "pairwise":
                 from gfviz.fusion.pairwise import fuse_pairwise
 
@@ -121,7 +126,7 @@ def execute(run: RunDirectory, on_event: EventHook = silent, prepared: Prepared 
                         # One process asks the teacher; the others read what it wrote, once it is there whole.
                         wait_until((run.path / ANSWERS).is_file)
                 prepared = prepare(config, *run_examples(run, config))
-            stopped_at = _Session(run, config, prepared, writer, on_event, stopping).work()
+            stopped_at = _Session(run, config, prepared, writer, on_event, stopping, trusted).work()
     except BaseException as error:
         if writer is not None:
             interrupted = isinstance(error, KeyboardInterrupt)
@@ -164,30 +169,6 @@ def _kind(error: BaseException) -> str:
     return "" if isinstance(error, GfvizError) else f"{type(error).__name__}: "
 
 
-@contextmanager
-def _stop_signals() -> Iterator[Callable[[], bool]]:
-    """While inside, SIGTERM and the first SIGINT ask for a stop; a second SIGINT interrupts at once."""
-    asked = threading.Event()
-
-    def on_signal(number: int, _frame: object) -> None:
-        if number == signal.SIGINT and asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-        with suppress(OSError):
-            print("gfviz: stopping after this step, with a checkpoint", file=sys.stderr)
-
-    if threading.current_thread() is not threading.main_thread():
-        # Only the main thread may set handlers; elsewhere (an app's thread) nothing asks for a stop.
-        yield asked.is_set
-        return
-    earlier = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield asked.is_set
-    finally:
-        for number, handler in earlier.items():
-            signal.signal(number, handler)
-
-
 class _Session:
     def __init__(
         self,
@@ -197,6 +178,7 @@ class _Session:
         writer: RunWriter | None,
         hook: EventHook,
         stopping: Callable[[], bool],
+        trusted: bool,
     ) -> None:
         self.run = run
         self.config = config
@@ -204,7 +186,9 @@ class _Session:
         self.writer = writer
         self.hook = hook
         self.asked = stopping
+        self.trusted = trusted
         self.reports: dict[str, EvaluationReport] = {}
+        self.merged: Any = None
 
     def work(self) -> int | None:
         """Train to the end; the step of the checkpoint where a stop was asked for, else None."""
@@ -238,27 +222,32 @@ class _Session:
         place_teachers(config, prepared.online, self.trainer.accelerator)
         if self.writer is not None:
             prune_checkpoints(self.run.checkpoints_path, config.training.keep_checkpoints)
+        # Before anything is noted: who may not go on leaves the run's facts and rows as they are.
+        found = self._restore()
+        if self.writer is not None:
             self._note_facts()
-        checkpoint = self._restore()
+            self._drop_rows_after(found)
+        checkpoint = None if found is None else found[1]
         if checkpoint is None and config.evaluation.at_start and prepared.evaluation:
             self._score(0, "the pivot")
         self.trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         if callback.stopped:
             return int(self.trainer.state.global_step)
         step = int(self.trainer.state.global_step)
+        # Before the last evaluation: whatever fails there, the model is on the disk.
+        self._save()
         if config.evaluation.at_end and prepared.evaluation:
             self._score(step, "the fused model")
-        self._save()
+            self._rewrite_card()
         self.hook(FusionEvent("end", step, step))
         return None
 
-    def _restore(self) -> Path | None:
+    def _restore(self) -> tuple[int, Path] | None:
         whole = self.run.checkpoints()
         if not whole:
-            if self.writer is not None:
-                self.writer.truncate_after(-1)
             return None
         step, folder = whole[-1]
+        refuse_pickles(folder, self.trainer.accelerator, self.trusted)
         try:
             state = json.loads(read_small_text(folder / "fusion.json"))
             size, bad = int(state["world_size"]), int(state["bad_steps"])
@@ -275,10 +264,13 @@ class _Session:
             )
         self.trainer.fusion_state["bad_steps"] = bad
         self.prepared.objective.scales = scales
+        return step, folder
+
+    def _drop_rows_after(self, found: tuple[int, Path] | None) -> None:
         if self.writer is not None:
-            self.writer.truncate_after(step)
-            self.writer.event(f"resumed from the checkpoint at step {step}", step=step)
-        return folder
+            self.writer.truncate_after(-1 if found is None else found[0])
+            if found is not None:
+                self.writer.event(f"resumed from the checkpoint at step {found[0]}", step=found[0])
 
     def _note_facts(self) -> None:
         from importlib.metadata import version
@@ -313,7 +305,7 @@ class _Session:
         # Half a run on other data, or from another model, would look like a whole one.
         if not self.run.checkpoints():
             return
-        for what in ("data", "models", "k"):
+        for what in ("data", "models", "architectures", "tokenizers", "k"):
             if what in earlier and earlier[what] != self.facts[what]:
                 raise GfvizError(
                     f"run {self.run.id} cannot go on: its {what} changed since it began (recorded {earlier[what]}, now "
@@ -330,7 +322,7 @@ class _Session:
                 self.writer.beat()
 
         report = evaluate_loaded(
-            self.trainer.accelerator.unwrap_model(self.trainer.model),
+            self._model(),
             self.prepared.pivot.tokenizer,
             spread(self.prepared.evaluation, settings.limit),
             self.config.name,
@@ -364,7 +356,12 @@ class _Session:
                 self.trainer.args.device,
             )  # fmt: skip
         sources = [term.source for term in self.prepared.objective.terms]
-        found = self._probe.measure(step, self.trainer.probe_signal, sources, keep=self.writer is not None)
+
+        def warn(text: str) -> None:
+            if self.writer is not None:
+                self.writer.event(text, kind="warning", step=step)
+
+        found = self._probe.measure(step, self.trainer.probe_signal, sources, warn, keep=self.writer is not None)
         rows = {f"graph/{item.teacher}/lower": item.lower for item in found}
         return rows | {f"graph/{item.teacher}/upper": item.upper for item in found}
 
@@ -372,8 +369,20 @@ class _Session:
         state = whole_state(self.trainer) if self.collective else None
         if self.writer is None:
             return
-        model: Any = self.trainer.accelerator.unwrap_model(self.trainer.model)
         if self.config.pivot.lora is not None:
-            model = model.merge_and_unload()
-        card = model_card(self.config, self.run.id, self.facts, self.reports.get("start"), self.reports.get("end"))
-        save_model(model, self.prepared.pivot.tokenizer, self.run.model_path, card, state)
+            self.merged = self._model().merge_and_unload()
+        save_model(self._model(), self.prepared.pivot.tokenizer, self.run.model_path, self._card(), state)
+
+    def _model(self) -> Any:
+        """The pivot as it is now; once its adapters are merged, the model that was saved."""
+        return self.trainer.accelerator.unwrap_model(self.trainer.model) if self.merged is None else self.merged
+
+    def _rewrite_card(self) -> None:
+        if self.writer is not None:
+            atomic_write_text(self.run.model_path / "README.md", self._card())
+
+    def _card(self) -> str:
+        start = self.reports.get("start")
+        # A resumed run has not scored the pivot itself.
+        before = exact_matches_at(self.run.reader(), 0) if start is None else start.exact_matches
+        return model_card(self.config, self.run.id, self.facts, before, self.reports.get("end"))

@@ -1,5 +1,6 @@
 """Where teacher signals come from, and the controls that take the teacher out of them."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -179,8 +180,25 @@ def one_hot(found: AnswerSignal, labels: Tensor) -> AnswerSignal:
 def signal_is_finite(found: AnswerSignal) -> Tensor:
     """Scalar bool: no NaN and no +inf at a position that counts (−inf is a probability of 0)."""
     signal = found.signal
-    bad = (torch.isnan(signal.values) | (signal.values == torch.inf)).any(-1) | ~torch.isfinite(signal.logsumexp)
+    bad = _overflows(signal.values).any(-1) | ~torch.isfinite(signal.logsumexp) | _overflows(found.token_log_prob)
     return ~(bad & signal.mask).any()
+
+
+def _overflows(values: Tensor) -> Tensor:
+    return torch.isnan(values) | (values == torch.inf)
+
+
+def stand_in(found: AnswerSignal, sound: Tensor) -> AnswerSignal:
+    """The signal itself where `sound` [] holds, else a finite one of its shape that says nothing."""
+    signal = found.signal
+
+    def kept(values: Tensor) -> Tensor:
+        return torch.where(sound, values, values.new_zeros(()))
+
+    # Probabilities of 1/k each: they sum to one, as a loss may rely on.
+    level = math.log(signal.k)
+    flat = replace(signal, values=kept(signal.values), logsumexp=torch.where(sound, signal.logsumexp, level))
+    return AnswerSignal(flat, kept(found.token_log_prob))
 
 
 def check_width(k: int | None, sizes: Mapping[str, int]) -> int:

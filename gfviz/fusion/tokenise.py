@@ -49,7 +49,8 @@ class ExampleEncoder:
         self.chat_template = chat_template
         if chat_template and not tokenizer.chat_template:
             raise GfvizError(
-                f"data.chat_template is on, but the tokenizer of {tokenizer.name_or_path} has none: turn it off"
+                f"data.chat_template (--chat-template) is on, but the tokenizer of {tokenizer.name_or_path} has none: "
+                "turn it off"
             )
 
     @cached_property

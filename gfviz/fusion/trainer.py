@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import DistributedType
 from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
@@ -52,9 +53,7 @@ class StepMeter:
 
     def culprits(self) -> str:
         """Who was not finite in the step, in words."""
-        names = [name for name, sound in self.finite.items() if not bool(sound)]
-        # A teacher's NaN makes the loss one too: the cause is the teacher.
-        return " and ".join(names[: max(1, len(names) - 1)]) or "another process"
+        return " and ".join(name for name, sound in self.finite.items() if not bool(sound)) or "another process"
 
     def read(self, across: Callable[[Tensor], Tensor]) -> list[tuple[int, dict[str, float]]]:
         """All closed steps as numbers, in one transfer; the meter is empty afterwards. `across` sums over processes."""
@@ -140,20 +139,42 @@ class FusionTrainer(Trainer):
         student = inputs["student"]
         logits = window_logits(model, student, self._accepts)
         signal = answer_signal(logits, student, self.k, self.temperature)
-        scaled = logits if self.temperature == 1.0 else logits / self.temperature
-        progress = self.state.global_step / max(1, self.state.max_steps)
         plain = signal.token_log_prob
         if self.temperature != 1.0:
             plain = answer_signal(logits, student, 1).token_log_prob
-        value = self.objective(signal, plain, scaled, inputs, counts, progress, self._balancing_now())
+        # All processes agree about when it is time: every so many steps.
+        measure = self.objective.balance and self.state.global_step % self.balance_every == 0
+        value = self.objective(signal, plain, logits, inputs, counts, self._progress(self.state.global_step), measure)
         self.meter.add(value.parts, value.finite, int(student["attention_mask"].numel()))
         loss = value.total * self.args.world_size
+        if self._engine is not None:
+            loss = loss * spoiler(value.finite)
         return (loss, {}) if return_outputs else loss
 
-    def _balancing_now(self) -> bool:
-        # At the first forward pass of every so many steps: all processes agree about that.
-        due = self.state.global_step % self.balance_every == 0
-        return self.objective.balance and not self.meter.finite and due
+    @property
+    def _engine(self) -> Any:
+        """DeepSpeed's engine, None where there is none."""
+        deepspeed = self.accelerator.distributed_type == DistributedType.DEEPSPEED
+        return self.accelerator.deepspeed_engine_wrapped.engine if deepspeed else None
+
+    def drop_step(self) -> None:
+        """Drop the gradients of a step that is not finite. Raises `GfvizError` where DeepSpeed has applied them."""
+        if self._engine is None:
+            # Without gradients the optimizer leaves weights and moments as they are.
+            self.model.zero_grad(set_to_none=True)  # type: ignore[union-attr]
+        elif self._engine.was_step_applied():
+            raise GfvizError(
+                f"step {self.state.global_step + 1}: DeepSpeed applied a step that was not finite, as it does without "
+                "ZeRO and with check_grad_overflow off: change its configuration and resume from the last checkpoint"
+            )
+
+    def _progress(self, step: int) -> float:
+        return step / max(1, self.state.max_steps)
+
+    def close_step(self, step: int) -> None:
+        """The optimizer step is done, `step` with it: what was summed up over its forward passes is put to use."""
+        self.meter.close_step(step)
+        self.objective.rebalance(self._progress(step - 1))
 
     def probe_signal(self, student: Mapping[str, Tensor]) -> AnswerSignal:
         """The student's signal at temperature 1 over a padded batch, in evaluation mode; no dropout is drawn.
@@ -198,7 +219,8 @@ class FusionTrainer(Trainer):
         """Sum over the processes; the values themselves where there is one."""
         return self.accelerator.reduce(values.to(self.args.device), "sum") if self.args.world_size > 1 else values
 
-    # The files of a checkpoint, as transformers reads them: tensors and plain values, never a pickled object.
+    # The files of a checkpoint as transformers reads them: tensors and plain values. Those of a run in shards are read
+    # with pickle, by torch and DeepSpeed: the session asks before.
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         with _reading(resume_from_checkpoint):
@@ -212,7 +234,21 @@ class FusionTrainer(Trainer):
         with _reading(checkpoint):
             super()._load_rng_state(checkpoint)
 
+    def _require_finite(self) -> None:
+        # A run that goes on from NaN stays there: the checkpoint before is worth more.
+        assert self.model is not None
+        trained = [value for value in self.model.parameters() if value.requires_grad]
+        # Of weights in shards each process looks at its own.
+        here = [value.to_local() if hasattr(value, "to_local") else value for value in trained]
+        bad = torch.tensor([float(not all(bool(torch.isfinite(value).all()) for value in here))])
+        if float(self.across_processes(bad)) > 0:
+            raise GfvizError(
+                f"step {self.state.global_step}: trained weights are NaN or infinite: no checkpoint is written: lower "
+                "training.learning_rate and resume from the last one, or start anew"
+            )
+
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self._require_finite()
         # transformers writes the files one by one: the marker, written last, is what makes them a checkpoint.
         folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
         try:
@@ -231,6 +267,16 @@ class FusionTrainer(Trainer):
             raise GfvizError(
                 f"cannot write the checkpoint {folder}: {' '.join(str(error).split())[:200]}; the last one is kept"
             ) from error
+
+
+def spoiler(finite: Mapping[str, Tensor]) -> Tensor:
+    """1 where all was finite, else NaN: the factor of a loss whose step must not be applied.
+
+    DeepSpeed's engine steps inside the backward pass, before a callback could drop the gradients, and holds those of
+    the step's earlier passes in buffers of its own. It skips a step whose gradients overflowed, on every process.
+    """
+    sound = torch.stack(list(finite.values())).all()
+    return torch.where(sound, 1.0, torch.nan)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from gfviz.errors import GfvizError
+from gfviz.graph import products
 from gfviz.lazy import sparse
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class CoactivationGraph:
         held.sum_duplicates()
         if held.shape != shape or len(self.labels) != self.n:
             raise GfvizError(f"the graph's matrix is {held.shape} with {len(self.labels)} labels, expected {shape}")
+        products.require_range(held, self.n, self.positions if self.factors is not None else 0)
 
     @classmethod
     def from_signal(
@@ -169,32 +171,68 @@ class CoactivationGraph:
         return sums - self.diagonal()
 
     def matrix(self) -> sparse.csr_array:
-        """C as a sparse float64 [n, n] matrix. From factors O(T·k²) time and up to min(n², T·k²) entries."""
+        """C as a sparse float64 [n, n] matrix. From factors O(T·k²) time and up to min(n², T·k²) entries.
+
+        Raises `GfvizError` above 2^28 entries (3.2 GB).
+        """
         held = self._factors64
+        return held if self.factors is None else self._over_positions(products.gram(held))
+
+    def part(self, chosen: np.ndarray, most: int = products.MATRIX_LIMIT) -> sparse.csr_array:
+        """C over the distinct nodes `chosen` [m], sparse float64 [m, m]. O(nnz) and the products of these nodes alone.
+
+        Raises `GfvizError` above `most` entries.
+        """
+        held = self._factors64
+        if self.factors is not None:
+            return self._over_positions(products.gram(held[:, chosen], most))
+        found = held[chosen][:, chosen]
+        if found.nnz > most:
+            raise GfvizError(f"the matrix over {len(chosen)} nodes holds more than {most} entries: take fewer nodes")
+        return found
+
+    def entries(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+        """C_ij at the pairs (i[s], j[s]), float64 [S]."""
+        if not len(i):
+            return np.zeros(0)  # indexing a sparse matrix by nothing gives one row
         if self.factors is None:
-            return held
-        product = (held.T @ held).tocsr()
+            return np.asarray(self._factors64[i, j]).ravel()
+        return products.entries(self._factors64, i, j) / self.positions
+
+    def _over_positions(self, product: sparse.csr_array) -> sparse.csr_array:
         product.data /= self.positions
-        # The two halves of a sparse product may round differently; a graph is symmetric to the last digit.
-        return ((product + product.T) * 0.5).tocsr()
+        product.eliminate_zeros()
+        return product
 
     def dense(self) -> np.ndarray:
         """C as a dense float64 [n, n] array, asked for by name. Raises `GfvizError` above 20 000 nodes (3.2 GB)."""
         if self.n > DENSE_LIMIT:
             raise GfvizError(f"a dense matrix of {self.n} nodes is refused (limit {DENSE_LIMIT}): use matrix()")
-        if self.factors is not None and self.nodes == "rank":
+        if self.factors is None:
+            return self._factors64.toarray()
+        if self.nodes == "rank":
             z = self.factors.toarray().astype(np.float64)  # full: a dense product is ten times faster than a sparse one
             return (z.T @ z) / self.positions
-        return self.matrix().toarray()
+        found = products.dense_gram(self._factors64)
+        found /= self.positions
+        return found
 
     def edges(self, limit: int | None = None, min_weight: float = 0.0) -> EdgeList:
-        """Edges i < j with |C_ij| > `min_weight`, heaviest first, at most `limit` of them. Cost as `matrix()`."""
-        upper = sparse.triu(self.matrix(), k=1).tocoo()
-        keep = np.abs(upper.data) > min_weight
-        i, j, weight = upper.row[keep], upper.col[keep], upper.data[keep]
-        if limit is not None and limit < len(weight):
-            chosen = np.argpartition(-np.abs(weight), limit)[:limit] if limit > 0 else np.empty(0, np.int64)
-            i, j, weight = i[chosen], j[chosen], weight[chosen]
+        """Edges i < j with |C_ij| > `min_weight`, heaviest first, at most `limit` of them.
+
+        Weights that agree to nine digits count as ties, of which any are kept. From factors in memory for the edges
+        returned alone, and the fewer they are the earlier the search may end. Raises `GfvizError` above 2^24 edges, and
+        where a limit takes more than 2^33 products.
+        """
+        if self.factors is not None:
+            i, j, weight = products.heaviest_edges(self._factors64, self.positions, limit, min_weight)
+        else:
+            upper = sparse.triu(self._factors64, k=1).tocoo()
+            keep = np.abs(upper.data) > min_weight
+            i, j, weight = upper.row[keep], upper.col[keep], upper.data[keep]
+            if limit is not None and limit < len(weight):
+                chosen = np.argpartition(-np.abs(weight), limit)[:limit] if limit > 0 else np.empty(0, np.int64)
+                i, j, weight = i[chosen], j[chosen], weight[chosen]
         order = np.lexsort((j, i, -np.abs(weight)))
         return EdgeList(i[order].astype(np.int64), j[order].astype(np.int64), weight[order])
 
@@ -252,16 +290,18 @@ class CoactivationGraph:
 
     @cached_property
     def content_hash(self) -> str:
-        """SHA-256 in hex over everything that defines the graph (not its texts): equal graphs, equal hash."""
+        """SHA-256 in hex over everything that defines the graph (not its texts): equal graphs, equal hash.
+
+        For caches within one process: no file holds it, and another version may compute another.
+        """
         digest = hashlib.sha256()
         held = self._held
         head = (self.nodes, self.normalize, self.weighting, self.space, self.positions, self.factors is None)
-        digest.update(repr(head).encode())
-        keys = b"\0".join(self.keys) if self.keys.dtype == object else self.keys.astype("<i8").tobytes()
-        for part in (keys, "\0".join(self.labels).encode("utf-8", "surrogatepass")):
+        labels = [label.encode("utf-8", "surrogatepass") for label in self.labels]
+        keys = _framed(list(self.keys)) if self.keys.dtype == object else [self.keys.astype("<i8").tobytes()]
+        numbers = [held.indptr.astype("<i8").tobytes(), held.indices.astype("<i8").tobytes(), held.data.tobytes()]
+        for part in [repr(head).encode(), *keys, *_framed(labels), str(held.data.dtype).encode(), *numbers]:
             digest.update(len(part).to_bytes(8, "little") + part)
-        for array in (held.indptr.astype("<i8"), held.indices.astype("<i8"), held.data):
-            digest.update(str(array.dtype).encode() + array.tobytes())
         return digest.hexdigest()
 
     def save(self, path: str | Path) -> None:
@@ -294,3 +334,8 @@ class CoactivationGraph:
         }
         cells = "".join(f"<tr><th>{key}</th><td>{value}</td></tr>" for key, value in rows.items())
         return f"<table><caption>Co-activation graph {escape(self.source)}</caption>{cells}</table>"
+
+
+def _framed(parts: list[bytes]) -> list[bytes]:
+    """Their lengths and all of them in a row: a separator could stand inside a part, and two lists would be one."""
+    return [np.array([len(part) for part in parts], "<i8").tobytes(), b"".join(parts)]

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from gfviz.graph.coactivation import CoactivationGraph
 
 EXPORT_FORMATS = ("graphml", "gexf", "csv")
+NETWORK_LIMIT = 1 << 22
+"""Above this many edges no networkx graph is made: it takes half a kilobyte for each."""
 # What XML 1.0 cannot hold, even escaped.
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -23,6 +25,8 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 def to_networkx(graph: CoactivationGraph, limit: int | None = None, min_weight: float = 0.0) -> networkx.Graph:
     """The body of `CoactivationGraph.to_networkx`: nodes 0..n−1 with key, label, activity, strength, weight p.
+
+    Raises `GfvizError` above 2^22 edges.
 
     >>> import torch
     >>> from gfviz.signals import TopKLogits
@@ -46,6 +50,11 @@ def to_networkx(graph: CoactivationGraph, limit: int | None = None, min_weight: 
             p=float(weights[i]),
         )
     edges = graph.edges(limit, min_weight)
+    if len(edges.weight) > NETWORK_LIMIT:
+        raise GfvizError(
+            f"{len(edges.weight)} edges are more than networkx is given at once ({NETWORK_LIMIT}): "
+            "ask for the heaviest, or a larger weight, or export a csv"
+        )
     made.add_weighted_edges_from(zip(edges.i.tolist(), edges.j.tolist(), edges.weight.tolist()))
     return made
 
@@ -100,5 +109,7 @@ def _write_csv(graph: CoactivationGraph, path: Path, limit: int | None, min_weig
     with open(path, "w", newline="", encoding="utf-8") as handle:
         table = csv.writer(handle)
         table.writerow(["source", "target", "source_label", "target_label", "weight"])
-        for i, j, weight in zip(edges.i.tolist(), edges.j.tolist(), edges.weight.tolist()):
-            table.writerow([i, j, names[i], names[j], repr(weight)])
+        # Some at a time: Python's numbers take four times the memory of the arrays.
+        for start in range(0, len(edges.weight), 1 << 16):
+            i, j, weight = (column[start : start + (1 << 16)].tolist() for column in edges)
+            table.writerows([a, b, names[a], names[b], repr(w)] for a, b, w in zip(i, j, weight))

@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 
 from gfviz.errors import GfvizError
+from gfviz.graph.products import gram
 from gfviz.gromov.sources import (
     Source,
     check_finite,
+    check_range,
     checked_matrix,
     checked_weights,
     columns_dense,
@@ -71,6 +73,8 @@ class MeasureNetwork:
         n = int(source.n)
         if n == 0:
             raise GfvizError(f"the {side} graph is empty: it needs at least one node")
+        if source.factors is not None:
+            check_range(source, side)
         w = checked_weights(source.weights if weights is None else weights, n, side)
         keep = np.flatnonzero(w)
         if len(keep) <= DENSE_NODES:
@@ -85,7 +89,7 @@ class MeasureNetwork:
             z = sp.csr_array(source.factors, dtype=np.float64)[:, keep] / np.sqrt(float(source.positions))
             check_finite(z, side)
             if z.shape[0] > GRAM_POSITIONS:
-                whole = sp.csr_array(z.T @ z)
+                whole = gram(z)
                 return cls(size=n, support=keep, weights=w[keep], sparse_matrix=whole, psd=True)
             return cls(size=n, support=keep, weights=w[keep], z=sp.csr_array(z), psd=True)
         if source.accumulated is None:

@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from gfviz.errors import GfvizError
+from gfviz.graph.products import require_range
 from gfviz.lazy import sparse as sp
 
 LEAST_WEIGHT = 1e-13
@@ -97,6 +98,17 @@ def columns_dense(graph: GraphLike, keep: np.ndarray) -> np.ndarray:
         z = sp.csr_array(graph.factors, dtype=np.float64)[:, keep]
         return (z.T @ z).toarray() / float(graph.positions)
     return sp.csr_array(graph.accumulated, dtype=np.float64)[keep][:, keep].toarray()
+
+
+def check_range(graph: GraphLike, side: str) -> None:
+    """Raises `GfvizError` where factors are so large or small that their products are infinite, or 0 for distinct ones.
+
+    A graph of this library was looked at when it was made; another that satisfies the protocol was not.
+    """
+    try:
+        require_range(sp.csr_array(graph.factors), graph.n, graph.positions)
+    except GfvizError as error:
+        raise GfvizError(f"{side} graph: {error}") from error
 
 
 def check_finite(matrix: sp.csr_array, side: str) -> None:

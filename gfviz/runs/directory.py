@@ -16,15 +16,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast, get_args
 
-import yaml
-
 from gfviz.errors import GfvizError
 from gfviz.files import atomic_write_text, sweep, sync_folder
 from gfviz.runs.foreign import checkpoint_is_whole, made_and_held, read_json, remove_dead_folders, text_of, time_of
 from gfviz.runs.identity import ProcessIdentity, WriterLock
 from gfviz.runs.reader import RunReader, RunState, RunStatus
 from gfviz.runs.writer import FailurePolicy, RunWriter
-from gfviz.runs.yamlfile import read_mapping
+from gfviz.runs.yamlfile import dump_mapping, read_mapping
 
 RECORD_VERSION = 1
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -33,7 +31,7 @@ _RESERVE, _RESERVE_BYTES = ".reserve", 64 * 1024
 # Files and folders of a run, none of which may be a link: a run from elsewhere must not make us write elsewhere.
 _PARTS = (
     "config.yaml", "run.json", "tags.json", "metrics.db", "metrics.db-wal", "metrics.db-shm", "stdout.log", ".lock",
-    ".reserve", "graphs", "checkpoints", "model", "data", "pairs",
+    ".reserve", "graphs", "checkpoints", "model", "data", "pairs", "launch.json", "accelerate.yaml", "deepspeed.json",
 )  # fmt: skip
 _CHECKPOINT = re.compile(r"checkpoint-(\d{1,12})")
 
@@ -125,9 +123,14 @@ class RunDirectory:
         """Make a new run under `root` with a unique id; it appears whole or not at all.
 
         `name` becomes part of the id where it can. `fill(folder)` writes what else belongs into the run before it
-        appears. Raises `GfvizError` where `root` cannot be written.
+        appears. Raises `GfvizError` where `root` cannot be written, and for a configuration that could not be read
+        again.
         """
         root = Path(root)
+        try:
+            written = dump_mapping(config)
+        except GfvizError as error:
+            raise GfvizError(f"cannot make a run in {root}: its configuration cannot be kept: {error}") from error
         label = re.sub(r"[^A-Za-z0-9]+", "-", name or kind).strip("-").lower()[:40] or "run"
         moment = time.time()
         stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(moment))
@@ -139,14 +142,12 @@ class RunDirectory:
                 (scratch / "graphs").mkdir()
                 (scratch / "checkpoints").mkdir()
                 run = cls(scratch)
-                atomic_write_text(
-                    scratch / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
-                )
+                atomic_write_text(scratch / "config.yaml", written)
                 fill(scratch)
                 run._write_record(RunRecord(run_id, kind, name or label, moment, "queued"))
                 os.rename(scratch, root / run_id)
             sync_folder(root)
-        except (OSError, GfvizError, yaml.YAMLError) as error:
+        except (OSError, GfvizError) as error:
             shutil.rmtree(scratch, ignore_errors=True)
             reason = error.strerror if isinstance(error, OSError) and error.strerror else error
             raise GfvizError(f"cannot make a run in {root}: {reason}") from error
@@ -327,7 +328,7 @@ class RunDirectory:
         if not path.is_file():
             return ()
         tags = read_json(path).get("tags")
-        return tuple(tag for tag in tags if isinstance(tag, str)) if isinstance(tags, list) else ()
+        return tuple(text_of(tag) for tag in tags if isinstance(tag, str)) if isinstance(tags, list) else ()
 
     def set_tags(self, tags: tuple[str, ...] | list[str]) -> None:
         """Replace the tags: at most 32 of at most 64 letters. In a file of their own: the writer cannot lose them."""
@@ -338,7 +339,7 @@ class RunDirectory:
 
     def remove(self) -> None:
         """Delete the run and all in it. Raises `GfvizError` while it is alive. The folder vanishes in one step."""
-        if self.status().alive:
+        if self._seems_alive():
             raise GfvizError(f"run {self.id} is alive: stop it before it can be removed")
         lock = WriterLock(self.path / ".lock")
         if not lock.acquire():
@@ -351,6 +352,15 @@ class RunDirectory:
             raise GfvizError(f"cannot remove run {self.id}: {error.strerror or error}") from error
         finally:
             lock.release()
+
+    def _seems_alive(self) -> bool:
+        try:
+            return self.status().alive
+        except GfvizError:
+            # A damaged store does not keep a run from being removed: the record and the lock still tell of a writer.
+            record = self.record()
+            writer = record.process if record.state in ("queued", "running") else None
+            return writer is not None and bool(writer.alive())
 
 
 def _acquired(lock: WriterLock) -> bool:

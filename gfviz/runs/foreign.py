@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gfviz.errors import GfvizError
-from gfviz.files import claimed
+from gfviz.files import claimed, read_small_text
 
 # End of the year 9999: what calendars, and so every display, can hold.
 _LAST_TIME = 253402300799.0
@@ -60,9 +60,7 @@ def checkpoint_is_whole(folder: Path) -> bool:
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a small file of a run. Raises `GfvizError` in one line for anything else."""
     try:
-        if path.stat().st_size > MAX_SMALL_FILE:
-            raise GfvizError(f"{path} is larger than 4 MB: that is no record of gfviz")
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(read_small_text(path, MAX_SMALL_FILE, links=False))
     except GfvizError:
         raise
     except FileNotFoundError as error:
@@ -82,5 +80,9 @@ def time_of(value: Any) -> float | None:
 
 
 def text_of(value: Any) -> str:
-    """A text; nothing for anything else."""
-    return value if isinstance(value, str) else ""
+    """A text that can be shown, half characters in it replaced; nothing for anything else.
+
+    >>> text_of("a\\ud800"), text_of(1)
+    ('a?', '')
+    """
+    return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else ""

@@ -19,9 +19,12 @@ from typing import Any
 from urllib.parse import quote
 
 from gfviz.errors import GfvizError
+from gfviz.files import is_text
 from gfviz.runs.directory import RunDirectory
+from gfviz.runs.foreign import text_of
 from gfviz.runs.schema import SQLITE_FAULTS, WorkLimit, bytes_held, one_line
 from gfviz.runs.tfevents import Scalar, read_scalars
+from gfviz.runs.yamlfile import dump_mapping
 
 MAX_FILES, MAX_RUNS, MAX_METRICS, MAX_NAME = 2000, 500, 2000, 300
 MAX_ROWS = 20_000_000
@@ -48,7 +51,8 @@ def import_runs(path: str | Path, root: str | Path) -> list[RunDirectory]:
 
     `path` is a TensorBoard event file, a folder with such files (each folder below it that holds some is a run), a
     Trackio database, or a folder of those. Raises `GfvizError` for anything else, for a damaged file, and for more than
-    500 runs, 2 000 metrics a run or 20 million rows. Importing twice makes two runs.
+    500 runs, 2 000 metrics a run or 20 million rows. A configuration that is too long or too deep to be read again is
+    left out, which `import_note` and the run's events say. Importing twice makes two runs.
     """
     path = Path(path)
     found = [run for run in _foreign_runs(path) if run.rows]
@@ -234,23 +238,46 @@ def _write(foreign: _Foreign, root: Path) -> RunDirectory:
         raise GfvizError(
             f"{foreign.source}: more than {MAX_METRICS} metrics, or a name without or with more than {MAX_NAME} letters"
         )
+    unwritable = next((name for name in names if not is_text(name)), None)
+    if unwritable is not None:
+        raise GfvizError(f"{foreign.source}: the metric {unwritable[:60]!a} holds half a character: rename it there")
     if any(not 0 <= row.step < 1 << 53 for row in foreign.rows):
         raise GfvizError(f"{foreign.source}: a step is negative or beyond 2^53: rows are keyed by steps from 0 on")
     times = [row.time for row in foreign.rows if _plausible(row.time)]
     started, ended = (min(times), max(times)) if times else (clock.time(), clock.time())
-    config = {"imported": {"from": foreign.kind, "path": foreign.source}, **foreign.config}
-    run = RunDirectory.create(root, config, kind=foreign.kind, name=foreign.name[:100])
+    config, left_out = _kept_config(foreign)
+    run = RunDirectory.create(root, config, kind=foreign.kind, name=text_of(foreign.name)[:100])
     try:
         with run.writer() as writer:
             for row in foreign.rows:
                 writer.log(row.step, {row.tag: row.value}, time=row.time if _plausible(row.time) else started)
             writer.beat(total_steps=max(row.step for row in foreign.rows))
+            if left_out:
+                writer.event(left_out, kind="warning")
         run.backdate(started, ended)
     except BaseException:
         with contextlib.suppress(GfvizError):
             run.remove()
         raise
     return run
+
+
+def _kept_config(foreign: _Foreign) -> tuple[dict[str, Any], str]:
+    """What the run's `config.yaml` holds, and why the configuration is not in it (empty where it is)."""
+    origin = {"from": foreign.kind, "path": text_of(foreign.source)}
+    config = {"imported": origin} | foreign.config | {"imported": origin}
+    try:
+        dump_mapping(config)
+    except GfvizError as error:
+        left_out = f"the configuration was left out: {error}"
+        return {"imported": {**origin, "note": left_out}}, left_out
+    return config, ""
+
+
+def import_note(run: RunDirectory) -> str:
+    """What an import had to leave out of the run; empty where it brought all."""
+    origin = run.config.get("imported")
+    return str(origin.get("note", "")) if isinstance(origin, dict) else ""
 
 
 def _plausible(moment: float) -> bool:

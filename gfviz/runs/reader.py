@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from gfviz.errors import GfvizError
+from gfviz.runs.foreign import time_of
 from gfviz.runs.schema import SQLITE_FAULTS, WorkLimit, one_line, open_for_reading
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 RunState = Literal["queued", "running", "finished", "failed", "stopped", "killed"]
 # A writer on another host cannot be asked; a heartbeat this old counts as its death.
 SILENT_SECONDS = 300.0
+# Up to here every whole number has a float of its own, which is how the store keeps counts.
+_MOST_STEPS = 1 << 53
 
 
 class RunStatus(NamedTuple):
@@ -68,6 +71,12 @@ class Event(NamedTuple):
     step: int | None
     kind: str
     text: str
+
+
+def _count(number: float) -> int:
+    if not -1 <= number < _MOST_STEPS:
+        raise ValueError(f"{number:g} steps")
+    return int(number)
 
 
 class RunReader:
@@ -201,19 +210,21 @@ class RunReader:
 
     def events(self, after_id: int = 0, limit: int = 1000) -> list[Event]:
         """Events with id > `after_id`, oldest first, at most `limit`."""
-        rows = self._ask_if_begun(
-            "SELECT id, time, step, kind, text FROM events WHERE id > ? ORDER BY id LIMIT ?", (after_id, limit)
-        )
+        question = "SELECT id, time, step, kind, text FROM events WHERE id > ? ORDER BY id LIMIT ?"
+        return self._events(question, (after_id, limit))
+
+    def newest_events(self, limit: int = 200) -> list[Event]:
+        """The last `limit` events, newest first."""
+        question = "SELECT id, time, step, kind, text FROM events ORDER BY id DESC LIMIT ?"
+        return self._events(question, (limit,))
+
+    def _events(self, question: str, values: tuple[object, ...]) -> list[Event]:
+        rows = self._ask_if_begun(question, values)
         with self._typed():
             return [
                 Event(int(key), float(time), None if step is None else int(step), str(kind), str(text))
                 for key, time, step, kind, text in rows
             ]
-
-    def newest_events(self, limit: int = 200) -> list[Event]:
-        """The last `limit` events, newest first."""
-        question = "SELECT id, time, step, kind, text FROM events ORDER BY id DESC LIMIT ?"
-        return [Event(*row) for row in self._ask_if_begun(question, (limit,))]
 
     def status(self) -> RunStatus:
         """What the run does now; a writer that is gone without a word makes it `killed`."""
@@ -221,9 +232,9 @@ class RunReader:
         with self._typed():
             # A column holds whatever was put in it: SQLite checks no types.
             kept = {str(key): float(value) for key, value in self._ask_if_begun("SELECT key, value FROM state")}
-            step, generation = int(kept.get("step", -1)), int(kept.get("generation", 0))
-            total = int(kept["total_steps"]) if "total_steps" in kept else None
-        heartbeat = kept.get("heartbeat")
+            step, generation = _count(kept.get("step", -1)), _count(kept.get("generation", 0))
+            total = _count(kept["total_steps"]) if "total_steps" in kept else None
+        heartbeat = time_of(kept.get("heartbeat"))
         writer = record.process
         phase, reason = record.state, record.reason
         if phase in ("queued", "running"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,14 @@ import torch
 
 from gfviz.errors import GfvizError
 from gfviz.signals.topk import TopKLogits
+from gfviz.signals.vocabulary import readable
 
 _MAX_LINE = 64 * 2**20
 # Sequences are padded to the longest: one long line among many short ones must not take all memory (2 GiB here).
 _MAX_ENTRIES = 1 << 27
+# Servers round: four printed decimals of the logarithms move a sum of probabilities by 5e-5, float32 by less. This is
+# twenty times that, and still no token's worth.
+_ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
@@ -32,9 +37,10 @@ def read_served_logprobs(path: str | Path) -> ServedSignal:
 
     A line is a chat completion (`choices[].logprobs.content[].top_logprobs`), a legacy completion
     (`choices[].logprobs.top_logprobs`, a list of {token: logprob}), a bare `logprobs` object, or its list of positions.
-    Positions that returned fewer than k entries are filled with −inf (probability 0); tokens written with the same
-    bytes are one node and their probabilities add up. logsumexp is 0: the values are log-probabilities already.
-    Raises `GfvizError` naming file and line for anything else, and for more than 2^27 entries B·T·k. O(B·T·k).
+    Positions that returned fewer than k entries are filled with −inf (probability 0). Tokens written with the same
+    bytes are one node and their probabilities add up: servers list distinct ids that decode to one text. logsumexp is
+    0: the values are log-probabilities already. Raises `GfvizError` naming file and line for anything else, for a
+    position whose probabilities sum to more than 1.001, and for more than 2^27 entries B·T·k. O(B·T·k).
 
     >>> import tempfile, pathlib
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "served.jsonl"
@@ -51,6 +57,8 @@ def read_served_logprobs(path: str | Path) -> ServedSignal:
                 if positions:
                     sequences.append(positions)
                     texts.append(text)
+        except GfvizError as error:
+            raise GfvizError(f"{path}, line {number}: {error}") from error
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise GfvizError(
                 f"{path}, line {number}: no top log-probabilities in the form of an OpenAI-compatible server "
@@ -91,40 +99,50 @@ def _sequences(response) -> Iterator[tuple[list[dict[bytes, float]], str]]:
 def _positions(logprobs) -> tuple[list[dict[bytes, float]], str]:
     content = logprobs if isinstance(logprobs, list) else logprobs.get("content")
     if content is not None:
-        positions = [_merged((_entry_bytes(top), top["logprob"]) for top in item["top_logprobs"]) for item in content]
-        text = b"".join(_entry_bytes(item) for item in content if "token" in item)
-        return [p for p in positions if p], text.decode("utf-8", errors="backslashreplace")
-    # The legacy form's first position has nothing before it and is null.
-    positions = [
-        _merged((token.encode("utf-8", "surrogatepass"), value) for token, value in item.items())
-        for item in logprobs["top_logprobs"]
-        if item
-    ]
-    return positions, "".join(map(str, logprobs.get("tokens") or []))
+        listed = [[(_entry_bytes(top), top["logprob"]) for top in item["top_logprobs"]] for item in content]
+        written = b"".join(_entry_bytes(item) for item in content if "token" in item)
+    else:
+        # The legacy form's first position has nothing before it and is null.
+        listed = [[(_encoded(token), value) for token, value in (i or {}).items()] for i in logprobs["top_logprobs"]]
+        written = b"".join(_encoded(token) for token in logprobs.get("tokens") or [])
+    positions = [_merged(entries, number) for number, entries in enumerate(listed, start=1) if entries]
+    return positions, written.decode("utf-8", errors="backslashreplace")
+
+
+def _encoded(token: object) -> bytes:
+    return str(token).encode("utf-8", "surrogatepass")
 
 
 def _entry_bytes(entry: dict) -> bytes:
     raw = entry.get("bytes")
     if raw is None:
-        return str(entry["token"]).encode("utf-8", "surrogatepass")
+        return _encoded(entry["token"])
     # bytes(7) would be seven zeros, and bytes(10**11) all the memory.
     if not isinstance(raw, list):
         raise ValueError("'bytes' is not a list of numbers")
     return bytes(raw)
 
 
-def _merged(entries) -> dict[bytes, float]:
+def _merged(entries: list[tuple[bytes, float]], number: int) -> dict[bytes, float]:
+    """The log-probability of each token of a position, equal tokens added up; `number` is named where they exceed 1."""
     found: dict[bytes, float] = {}
     for token, logprob in entries:
         value = float(logprob)
-        if math.isnan(value) or value > 1e-3:
+        if math.isnan(value) or value > _ROUNDING:
             raise ValueError(f"{logprob!r} is not a log-probability")
-        value = min(value, 0.0)
         if token in found:
             high, low = max(found[token], value), min(found[token], value)
             value = high + math.log1p(math.exp(low - high)) if low > -math.inf else high
         found[token] = value
-    return found
+    total = math.fsum(map(math.exp, found.values()))
+    if total > 1 + _ROUNDING:
+        times = Counter(token for token, _ in entries)
+        repeated = [f"{readable(token)!r} is listed {count} times" for token, count in times.items() if count > 1]
+        raise GfvizError(
+            f"the probabilities at position {number} sum to {total:.4g}{''.join(f', {r}' for r in repeated[:1])}: "
+            "a token's logprob is the logarithm of its share of 1; ask the server for them anew"
+        )
+    return {token: min(value, 0.0) for token, value in found.items()}
 
 
 def _assemble(sequences: list[list[dict[bytes, float]]], texts: tuple[str, ...]) -> ServedSignal:

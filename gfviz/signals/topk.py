@@ -125,9 +125,12 @@ class TopKLogits:
         values = self.values if self.values.dtype.itemsize >= 4 else self.values.float()
         if kind == "zscore":
             largest = values.detach().abs().amax(-1, keepdim=True)
-            # By a power of two, which is exact: squares of 1e30 would overflow, those of 1e-30 vanish.
-            power = torch.frexp(largest).exponent.clamp(-100, 100)
-            values, largest = torch.ldexp(values, -power), torch.ldexp(largest, -power)
+            # By a power of two, which is exact: squares of 1e30 would overflow, those of 1e-30 vanish. As a quotient,
+            # because torch raises 2 to a power in float32; within what has an inverse, which subnormal numbers lack.
+            tiny = torch.finfo(values.dtype).tiny
+            power = (torch.frexp(largest).mantissa / largest).clamp(tiny, 1 / tiny)
+            power = torch.where(largest > 0, power, torch.ones_like(power))
+            values, largest = values * power, largest * power
             centred = values - values.mean(-1, keepdim=True)
             variance = centred.square().mean(-1, keepdim=True)
             # Equal logits leave a rounding residue that must not be blown up to a deviation of one. NaN stays NaN.

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 
 import gfviz as gv
 from gfviz.capture import LoadedModel, Text, load_model, read_texts
+from gfviz.capture.texts import as_texts
 from gfviz.errors import GfvizError
 
 TEXTS = ["the cat sat on the mat", "a dog", "naïve 🙂 café\r\nnext line", "the the the the cat cat dog on a mat again"]
@@ -214,6 +215,9 @@ def test_texts_from_files(tmp_path):
         ("d.jsonl", '{"prompt": "a", "answer": " "}', "line 1: expected"),
         ("e.jsonl", "[" * 200_000, "line 1: not JSON"),
         ("f.txt", " \n\n", "holds no text"),
+        ("g.jsonl", '{"text": "a"}\n{"text": "b \\ud800"}', r"g.jsonl, line 2: holds \\ud800, half of a surrogate"),
+        ("h.jsonl", '{"prompt": "\\udfff", "answer": "x"}', r"h.jsonl, line 1: holds \\udfff"),
+        ("i.jsonl", '{"prompt": "\\ud83d", "answer": "\\ude42"}', r"i.jsonl, line 1: holds \\ud83d"),
     ]:
         (tmp_path / name).write_text(content)
         with pytest.raises(GfvizError, match=words):
@@ -223,6 +227,13 @@ def test_texts_from_files(tmp_path):
         read_texts(tmp_path / "g.txt")
     with pytest.raises(GfvizError, match="no such file"):
         read_texts(tmp_path / "none.txt")
+
+
+def test_escaped_pairs_are_characters_and_halves_are_named_in_memory_too(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "\\ud83d\\ude42"}')
+    assert read_texts(tmp_path / "a.jsonl") == [Text("\U0001f642")]
+    with pytest.raises(GfvizError, match=r"text 1: holds \\ud800"):
+        as_texts(["fine", ("a", "b\ud800")])
 
 
 def test_the_public_name_is_callable_whatever_was_imported_first():

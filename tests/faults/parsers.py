@@ -4,8 +4,10 @@
 Only `GfvizError` may come out of `read`.
 """
 
+import contextlib
 import functools
 import json
+import os
 import sqlite3
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -17,13 +19,15 @@ from safetensors.numpy import save as save_tensors
 
 from gfviz.capture import load_tokenizer, read_texts
 from gfviz.errors import GfvizError
+from gfviz.fusion.arguments import training_arguments
 from gfviz.fusion.cache import CacheMeta, read_meta, shard_path
 from gfviz.fusion.cached import CachedTeacher
-from gfviz.fusion.config import load_config, parse_config
+from gfviz.fusion.config import FusionConfig, load_config, parse_config, value_at
 from gfviz.fusion.data import read_examples
 from gfviz.fusion.saving import _licence
 from gfviz.graph import CoactivationGraph, TextRecord, load_graph
 from gfviz.runs import RunDirectory, check_run_id, checkpoint_is_whole, list_runs
+from gfviz.runs.yamlfile import dump_mapping, parse_yaml
 from gfviz.signals import TopKLogits, Vocabulary, read_logits, read_served_logprobs
 from gfviz.study.folder import claim_folder
 from gfviz.study.tasks.base import read_jsonl
@@ -190,11 +194,31 @@ def _config_seeds() -> list[bytes]:
 def _read_config(content: bytes, folder: Path) -> None:
     path = folder / "c.yaml"
     path.write_bytes(content)
-    load_config(path)
+    use_config(load_config(path), folder)
 
 
 def _read_override(content: bytes, folder: Path) -> None:
-    parse_config(CONFIG, [content.decode("utf-8", "replace")])
+    use_config(parse_config(CONFIG, [content.decode("utf-8", "replace")]), folder)
+
+
+def use_config(config: FusionConfig, folder: Path) -> None:
+    """What a run makes of its configuration before it loads a model: the file it keeps, shares, arguments, counts."""
+    written = dump_mapping(config.to_mapping())
+    assert parse_config(parse_yaml(written)) == config, "the file that a run keeps says something else"
+    if config.teachers:
+        shares = config.teacher_weights().values()
+        assert abs(sum(shares) - 1) < 1e-9, "shares do not sum to 1"
+    for value in (config.loss.lam, config.loss.beta):
+        assert np.isfinite(np.float32(value_at(value, 0.5)))
+    training_arguments(config, RunDirectory(folder))
+    for path in [*config.data.train, *config.data.evaluation, config.runs, config.pivot.model]:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            os.stat(path)
+    database = sqlite3.connect(":memory:")
+    whole = [value for value in config.training.model_dump().values() if isinstance(value, int | float)]
+    for value in whole:
+        assert database.execute("SELECT ?", (value,)).fetchone() == (value,)
+    database.close()
 
 
 def _jsonl(read: Callable[[Path], object], name: str) -> Callable[[bytes, Path], None]:

@@ -6,7 +6,6 @@ import os
 import random
 import shutil
 import struct
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -73,28 +72,6 @@ def test_any_value_in_any_key_of_a_record(shared: Path, name: str, data) -> None
     except ValueError:  # an integer too long to be written
         return
     assert give(PARSERS[name], content, folder) is None
-
-
-def assert_one_line(attempt: Callable[[], object]) -> None:
-    said = ""
-    try:
-        attempt()
-    except GfvizError as error:
-        said = str(error)
-    assert "\n" not in said
-
-
-@given(st.dictionaries(st.sampled_from(["seed", "loss", "training", "pivot", "teachers", "x"]), VALUES))
-@QUICK
-def test_any_value_in_any_key_of_a_configuration(values: dict) -> None:
-    assert_one_line(lambda: parse_config({"pivot": {"model": "x"}, "training": {"steps": 1}, **values}))
-
-
-@given(st.text())
-@QUICK
-def test_any_override(text: str) -> None:
-    assert_one_line(lambda: parse_config({"pivot": {"model": "x"}, "training": {"steps": 1}}, [text]))
-    assert_one_line(lambda: parse_config({"pivot": {"model": "x"}, "training": {"steps": 1}}, [f"loss.k={text}"]))
 
 
 @given(st.lists(st.text(max_size=6) | st.characters(), max_size=12), st.sampled_from(["byte-level", "plain", None]))

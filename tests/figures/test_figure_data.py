@@ -117,7 +117,7 @@ def test_canvas_message_is_json_and_holds_the_view():
     import json
 
     view = graph_view(make_graph(positions=300))
-    pane = json.loads(json.dumps(canvas_pane(view, "dark")))
+    pane = json.loads(json.dumps(canvas_pane(view)))
     assert unpacked(pane["x"], "<f4") == pytest.approx(view.positions[:, 0], rel=1e-6)
     assert unpacked(pane["weight"], "<f4") == pytest.approx(view.weight, rel=1e-6)
     assert unpacked(pane["source"], "<u4").tolist() == view.i.tolist()
@@ -149,7 +149,7 @@ def test_ladder_draws_every_rung_and_shades_the_interval():
     assert (figure.layout.shapes[0].x0, figure.layout.shapes[0].x1) == (result.lower, result.upper)
     table = rung_table(result.rungs)
     assert table["value"].dropna().tolist() == [rung.value for rung in result.rungs if rung.value is not None]
-    lower, upper = interval_figure(result, "dark").data
+    lower, _, upper = interval_figure(result, "dark").data
     assert lower.y[-1] == pytest.approx(result.lower, rel=1e-9)
     assert upper.y[-1] == pytest.approx(result.upper, rel=1e-9)
     assert (np.diff(np.array(lower.y, float)) >= 0).all()
@@ -229,6 +229,12 @@ def test_visible_tokens_hold_nothing_invisible(label):
     assert not [mark for mark in shown if unicodedata.category(mark) in ("Cc", "Cf", "Cs", "Zl", "Zp")]
 
 
+@pytest.mark.parametrize("mark", "\u034f\u115f\u1160\u180b\u2800\u3164\ufe0e\ufe0f\uffa0\U000e0101")
+def test_a_token_that_is_drawn_as_nothing_is_shown_as_its_code_point(mark):
+    assert visible_token(mark) == f"⟨U+{ord(mark):04X}⟩"
+    assert visible_token(f"a{mark}é字ᄀ") == f"a⟨U+{ord(mark):04X}⟩é字ᄀ"
+
+
 def test_colours_run_out_into_grey():
     assert len({series_color(k) for k in range(6)}) == 6
     assert series_color(6) == series_color(40)
@@ -293,14 +299,18 @@ def test_partners_and_edge_differences_follow_the_coupling():
     assert np.argsort(placed.positions[:, 0]).tolist() == np.argsort(wanted[:, 0]).tolist()
     # Every node has one partner here, so it takes over that partner's community, and one legend serves both.
     assert placed.community.tolist() == left.community[::-1].tolist()
+    from gfviz.figures.palette import theme_of
+
     names = shared_groups(left, placed)
-    one, two = (canvas_pane(view, "light", names=names) for view in (left, placed))
+    one, two = (canvas_pane(view, names=names) for view in (left, placed))
     assert [group["name"] for group in one["groups"]] == [group["name"] for group in two["groups"]] == names
     assert unpacked(two["group"], "<u4").tolist() == unpacked(one["group"], "<u4").tolist()[::-1]
     alone = beside(left, right, sparse.csr_array((a.n, b.n)))
-    apart = canvas_pane(alone, "light", names=shared_groups(left, alone))
+    apart = canvas_pane(alone, names=shared_groups(left, alone))
     assert set(unpacked(apart["group"], "<u4").tolist()) == {len(apart["groups"]) - 1}
-    assert apart["groups"][-1]["color"] == "#999999"
+    assert apart["groups"][-1]["light"] == apart["groups"][-1]["dark"] == "#999999"
+    for theme in ("light", "dark"):
+        assert [group[theme] for group in one["groups"]] == list(theme_of(theme).groups[: len(names)])
 
 
 def test_spread_fills_the_square_and_keeps_the_order_along_the_axes():

@@ -142,3 +142,47 @@ def test_broken_meta_is_one_line(tmp_path: Path, cache: Path, text: str) -> None
     (tmp_path / "cache.json").write_text(json.dumps({**data, "dtype": "int4"}))
     with pytest.raises(GfvizError, match="cannot be right"):
         read_meta(tmp_path)
+
+
+def with_other_merges(source: Path, target: Path) -> Path:
+    """A copy of a model whose tokenizer has half the merges: the same vocabulary, other cuts."""
+    shutil.copytree(source, target)
+    path = target / "tokenizer.json"
+    described = json.loads(path.read_text())
+    merges = described["model"]["merges"]
+    described["model"]["merges"] = merges[: len(merges) // 2]
+    path.write_text(json.dumps(described))
+    return target
+
+
+def test_a_tokenizer_that_cuts_otherwise_is_refused(zoo, tmp_path: Path, cache: Path) -> None:
+    other = with_other_merges(zoo["other"], tmp_path / "other")
+    folder = tmp_path / "c"
+    shutil.copytree(cache, folder)
+    shutil.copy(other / "tokenizer.json", folder / "tokenizer" / "tokenizer.json")
+    with pytest.raises(GfvizError, match="its tokenizer cuts the texts otherwise"):
+        prepare(parse_config(mapping(zoo, tmp_path, folder)), sums(), [])
+    with pytest.raises(GfvizError, match="its encoding_hash is"):
+        build_cache(other, sums(), cache, k=16, shard_examples=7)
+
+
+def test_a_cache_of_an_earlier_version_is_read_and_finished(zoo, tmp_path: Path, cache: Path) -> None:
+    folder = tmp_path / "c"
+    shutil.copytree(cache, folder)
+    meta = json.loads((folder / "cache.json").read_text())
+    del meta["encoding_hash"]
+    (folder / "cache.json").write_text(json.dumps(meta))
+    shard_path(folder, 1).unlink()
+    assert build_cache(zoo["other"], sums(), folder, k=16, shard_examples=7, batch_size=4).reused_shards == 3
+    prepare(parse_config(mapping(zoo, tmp_path, folder)), sums(), [])
+
+
+def test_no_link_in_a_cache_leads_the_tokenizer_elsewhere(zoo, tmp_path: Path, cache: Path) -> None:
+    folder, victim = tmp_path / "c", tmp_path / "victim"
+    shutil.copytree(cache, folder)
+    shutil.rmtree(folder / "tokenizer")
+    victim.mkdir()
+    (folder / ".tokenizer.new").symlink_to(victim)
+    build_cache(zoo["other"], sums(), folder, k=16, shard_examples=7, batch_size=4)
+    assert (folder / "tokenizer" / "tokenizer.json").is_file()
+    assert not list(victim.iterdir())

@@ -34,6 +34,19 @@ def changed(**values) -> dict:
         (changed(data={"answers_from": "b"}), "data.answers_from"),
         (changed(version=2), "version"),
         (changed(seed=-1), "seed"),
+        (changed(training={"steps": 10**23}), "training.steps"),
+        (changed(training={"epochs": 1e300}), "training.epochs"),
+        (changed(training={"steps": 5, "batch_size": 10**21}), "training.batch_size"),
+        (changed(training={"steps": 5, "report_to": ["nonsense"]}), "training.report_to: 'nonsense' is unknown"),
+        (changed(training={"steps": 5, "fsdp": "nonsense"}), "training.fsdp: 'nonsense' is unknown"),
+        (changed(teachers=[{"name": "a", "model": "t", "weight": 1e308}]), "teachers.0.weight"),
+        (changed(loss={"beta": 1e300}), "loss: beta must lie"),
+        (changed(loss={"temperature": 1e-300}), "loss.temperature"),
+        (changed(data={"train": ["a.jsonl", "a\0b"]}), "data.train: a text with a null byte"),
+        (changed(runs="a\0b"), "runs: a text with a null byte"),
+        (changed(runs="a\ud800"), "runs: Input should be a valid string"),
+        (changed(pivot={"model": "a" * 5000}), "pivot.model: longer than any name is"),
+        (changed(pivot={"model": f"models/{'é' * 128}/x"}), "pivot.model: longer than any name is"),
     ],
 )
 def test_errors_name_the_key(data: dict, key: str) -> None:
@@ -90,3 +103,37 @@ def test_schema_serves_a_form() -> None:
         for key, field in schema["$defs"][name]["properties"].items():
             assert field.get("title"), key
             assert field.get("description"), key
+
+
+def test_every_number_has_an_end() -> None:
+    """Without one a number overflows somewhere below: in SQLite, in float32, in a loop that never comes to its end."""
+    schema = FusionConfig.model_json_schema()
+    for name, model in [("", schema), *schema["$defs"].items()]:
+        for key, field in model["properties"].items():
+            for form in field.get("anyOf", [field]):
+                if form.get("type") in ("integer", "number") and "const" not in form:
+                    # The ranges of these are of a union, and checked by a validator.
+                    checked = (name, key) in {("LossConfig", "lambda"), ("LossConfig", "beta")}
+                    assert checked or {"maximum", "exclusiveMaximum"} & set(form), (name, key)
+
+
+@given(st.lists(st.floats(1e-9, 1e9), min_size=1, max_size=40))
+@settings(max_examples=50, deadline=None)
+def test_shares_of_the_teachers_sum_to_one(weights: list[float]) -> None:
+    teachers = [{"name": f"t{number}", "model": "t", "weight": weight} for number, weight in enumerate(weights)]
+    shares = parse_config(changed(teachers=teachers)).teacher_weights()
+    assert sum(shares.values()) == pytest.approx(1, rel=1e-12)
+    for number, weight in enumerate(weights):
+        assert shares[f"t{number}"] * sum(weights) == pytest.approx(weight, rel=1e-12)
+
+
+def test_longest_names_are_taken() -> None:
+    config = parse_config(changed(pivot={"model": f"/{'é' * 127}/{'a' * 255}"}, runs="/".join(["b" * 255] * 10)))
+    assert len(config.runs) == 2559
+
+
+def test_a_key_given_twice_is_refused_with_file_and_lines(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("name: one\npivot: {model: x}\ntraining: {steps: 3}\nname: two\n")
+    with pytest.raises(GfvizError, match=r"c\.yaml .*'name' stands in lines 1 and 4"):
+        load_config(path)

@@ -1,16 +1,23 @@
 """Evaluation: scores worked by hand, intervals against simulation, and what a report says of a real model."""
 
 import json
+import shutil
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
+from transformers import AutoTokenizer
 
 from gfviz.capture.models import load_model
-from gfviz.fusion import evaluate
-from gfviz.fusion.data import Example
+from gfviz.cli import main
+from gfviz.errors import GfvizError
+from gfviz.fusion import evaluate, fuse
+from gfviz.fusion.data import Example, write_examples
 from gfviz.fusion.scores import TokenScores, calibration, clustered_mean, score, wilson
+from tests.fusion.test_fusion_trainer import settings
 from tests.fusion.tiny import sums
 
 
@@ -118,3 +125,54 @@ def test_a_report_of_a_model_agrees_with_its_own_probabilities(zoo) -> None:
     alone = evaluate(loaded, [Example("Solve 1+1 now.", " -> 2", "2", "sum")], max_new_tokens=2).metrics()
     assert "eval/nll" in alone
     assert "eval/nll_low" not in alone
+
+
+TEMPLATE = (
+    "{% for turn in messages %}<s>{{ turn.content }} again{% endfor %}{% if add_generation_prompt %} now{% endif %}"
+)
+
+
+def test_prompts_are_put_into_the_models_own_template(zoo, tmp_path: Path, monkeypatch, capsys) -> None:
+    """Against a plain forward pass over the template written out by hand; and the command hands the flag on."""
+    folder = tmp_path / "chat"
+    shutil.copytree(zoo["pivot"], folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(folder)
+    loaded, example = load_model(folder, "cpu"), Example("Solve 1+1.", " -> 2", "2")
+    prompt = loaded.tokenizer("<s>Solve 1+1. again now", add_special_tokens=False).input_ids
+    answer = [*loaded.tokenizer(" -> 2", add_special_tokens=False).input_ids, loaded.tokenizer.eos_token_id]
+    with torch.no_grad():
+        found = torch.log_softmax(loaded.model(torch.tensor([prompt + answer])).logits[0].double(), -1)
+    expected = -np.mean([found[len(prompt) - 1 + at, token].item() for at, token in enumerate(answer)])
+    report = evaluate(loaded, [example], max_new_tokens=2, chat_template=True)
+    assert report.nll == pytest.approx(expected, rel=1e-6)
+    assert evaluate(loaded, [example], max_new_tokens=2).nll != pytest.approx(expected, rel=1e-3)
+    write_examples(tmp_path / "e.jsonl", [example])
+    command = ["gfviz", "eval", str(folder), "--data", str(tmp_path / "e.jsonl"), "--device", "cpu", "--json"]
+    monkeypatch.setattr(sys, "argv", [*command, "--max-new-tokens", "2", "--chat-template"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    assert json.loads(capsys.readouterr().out)["nll"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_tokenizer_without_a_template_is_refused_in_one_line(zoo) -> None:
+    with pytest.raises(GfvizError, match=r"--chat-template\) is on, but the tokenizer of .* has none") as caught:
+        evaluate(load_model(zoo["pivot"], "cpu"), sums(2), chat_template=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_fusion_scores_with_the_template_that_it_trains_with(zoo, tmp_path: Path) -> None:
+    folders = {}
+    for name in ("pivot", "other"):
+        folders[name] = tmp_path / name
+        shutil.copytree(zoo[name], folders[name])
+        tokenizer = AutoTokenizer.from_pretrained(folders[name])
+        tokenizer.chat_template = TEMPLATE
+        tokenizer.save_pretrained(folders[name])
+    config = settings({**zoo, **folders}, tmp_path, data={"chat_template": True}, training={"steps": 1})
+    config["evaluation"]["at_end"] = True
+    run = fuse(config, train=sums(4), evaluation=sums(4))
+    expected = evaluate(run, sums(4), max_new_tokens=4, device="cpu", chat_template=True).nll
+    assert run.reader().latest()["eval/nll"][1] == pytest.approx(expected, rel=1e-6)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from gfviz.errors import GfvizError
 from gfviz.fusion import fuse
@@ -172,3 +172,17 @@ def test_mixed_precision_trains_and_stays_near_single(zoo, tmp_path: Path) -> No
         assert all(value.dtype == torch.float32 for value in stored.values())
     assert abs(curves[0] - curves[1]).max() < 0.02 * abs(curves[0]).max()
     assert (curves[0] != curves[1]).any()
+
+
+@pytest.mark.parametrize("device", [None, "auto"])
+def test_a_teacher_without_its_head_is_refused_wherever_it_goes(zoo, tmp_path, device) -> None:
+    folder = tmp_path / "headless"
+    shutil.copytree(zoo["twin"], folder)
+    weights = load_file(folder / "model.safetensors")
+    described = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(described | {"tie_word_embeddings": False}))
+    save_file(
+        {name: value for name, value in weights.items() if name != "lm_head.weight"}, folder / "model.safetensors"
+    )
+    with pytest.raises(GfvizError, match=r"teachers\.t\..*the weights lack lm_head\.weight"):
+        load_teacher(TeacherConfig(name="t", model=str(folder), device=device))

@@ -1,6 +1,7 @@
 """Losses against values worked by hand and against dense float64 computations that share no code with them."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -123,6 +124,32 @@ def test_alm_by_hand() -> None:
             expected += p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))
     result = ApproximateLikelihoodMatching(tau)(pair)
     assert result.total.item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_alm_where_the_teacher_gives_a_span_no_probability() -> None:
+    """0·log 0 is 0: what is left is −log(1 − Q), in value and gradient."""
+    pair, (ours, _), student, labels = make_pair()
+    whole = ApproximateLikelihoodMatching()(pair).total.item()
+    row, chunk = 1, 0
+    inside = np.flatnonzero(pair.student_chunks[row].numpy() == chunk)
+    at = np.flatnonzero(pair.teacher_chunks[row].numpy() == chunk)[0]
+    own = pair.teacher.token_log_prob.clone()
+    before = own[row, torch.from_numpy(pair.teacher_chunks[row].numpy() == chunk)].sum().item()
+    own[row, at] = -torch.inf
+    q = np.exp(sum(ours[row, i, labels[0][row, i]] for i in inside))
+    p = np.exp(before)
+    gone = p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))
+    found = ApproximateLikelihoodMatching()(replace(pair, teacher=replace(pair.teacher, token_log_prob=own)))
+    assert found.total.item() == pytest.approx(whole - gone - np.log(1 - q), rel=1e-9)
+    found.total.backward(retain_graph=True)
+    slope = student.grad.clone()
+    assert torch.isfinite(slope).all()
+    # The limit is taken by a probability that only all but vanishes.
+    student.grad = None
+    own[row, at] = -600.0
+    near = ApproximateLikelihoodMatching()(replace(pair, teacher=replace(pair.teacher, token_log_prob=own)))
+    near.total.backward()
+    torch.testing.assert_close(slope, student.grad, rtol=1e-12, atol=1e-15)
 
 
 def test_log_complement_near_both_ends() -> None:

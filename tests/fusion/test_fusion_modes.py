@@ -168,6 +168,7 @@ def test_balancing_makes_the_gradients_equally_long(zoo, tmp_path: Path) -> None
     signal = answer_signal(logits, batch["student"], prepared.k)
     counts = objective.counts([batch])
     objective(signal, signal.token_log_prob, logits, batch, counts, 0.0, measure=True)
+    objective.rebalance(0.0)
     term = objective.terms[0]
     lengths = []
     for token, structure, beta in ((term.token, None, 0.0), (None, term.structure, 7.0 * objective.scales["other"])):
@@ -197,3 +198,19 @@ def test_adapters_train_and_are_merged(zoo, tmp_path: Path) -> None:
     assert any(not torch.equal(before[name], after[name]) for name in before if "proj" in name)
     assert torch.equal(before["model.embed_tokens.weight"], after["model.embed_tokens.weight"])
     assert RunDirectory.open(run.path).status().state == "finished"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="peft is not installed (extra `lora`)")
+def test_adapters_begin_as_the_seed_says(zoo, tmp_path: Path) -> None:
+    """Whatever was drawn before; and nothing that is drawn after them has moved."""
+    found = []
+    for seed, before in ((0, 1), (0, 2), (1, 1)):
+        config = settings(zoo, tmp_path, seed=seed)
+        config["pivot"]["lora"] = {"rank": 4}
+        torch.manual_seed(before)
+        expected = torch.get_rng_state()
+        trained = prepare(parse_config(config), sums(4), []).trained
+        assert torch.equal(torch.get_rng_state(), expected)
+        found.append({name: value for name, value in trained.named_parameters() if "lora_A" in name})
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+    assert not any(torch.equal(value, found[2][name]) for name, value in found[0].items())

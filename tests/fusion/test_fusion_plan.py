@@ -15,10 +15,11 @@ from typer.testing import CliRunner
 from gfviz.capture.forward import SignalReader
 from gfviz.cli import app
 from gfviz.errors import GfvizError
-from gfviz.fusion import sizing
+from gfviz.fusion import measured, sizing
 from gfviz.fusion.architecture import find_architecture
 from gfviz.fusion.config import LoraConfig, ModelConfig, load_config, parse_config
 from gfviz.fusion.data import write_examples
+from gfviz.fusion.measured import MeasuredSteps
 from gfviz.fusion.plan import device_memory, plan, strategy_of
 from gfviz.fusion.recipes import accelerate_names, accelerate_path, recipe_names, recipe_path, shape_path
 from gfviz.fusion.sizing import BatchShape, ForwardMemory, StepMemory, forward_memory, training_memory
@@ -109,7 +110,8 @@ TEACHER = {"a": ForwardMemory(600, 1200, 90, 30), "b": ForwardMemory(800, 1600, 
         ("ddp", False, 4000 + 8000 + 2800 + 8000 + 700),
         # a quarter of 4, 4 and 8 bytes a weight, of the teachers too; two blocks gathered
         ("fsdp", True, 1000 + 2000 + 700 + 200 + 1000 + max(700, 500 + 90 + 80)),
-        # 16-bit weights whole, gradients of 2 and states of 12 bytes a weight in quarters
+        # 16-bit weights whole, states of 12 bytes a weight in quarters, gradients of 2 whole, then in quarters too
+        ("zero1", True, 2000 + 3000 + 2800 + 2000 + 700),
         ("zero2", True, 2000 + 3000 + 2800 + 500 + 700),
         ("zero3", True, 500 + 3000 + 2800 + 200 + 500 + 700),
     ],
@@ -163,7 +165,7 @@ def test_accelerate_reads_the_shipped_configurations() -> None:
         # An option that the launcher does not know would be passed over in silence.
         assert set(found.fsdp_config) <= options
         assert set(found.deepspeed_config) <= options
-    assert strategy_of(load_config(recipe_path("phi-4")), 1, "fsdp2") == ("fsdp", 8)
+    assert strategy_of(load_config(recipe_path("phi-4")), None, "fsdp2") == ("fsdp", 8)
     assert strategy_of(load_config(recipe_path("phi-4")), 16, "zero3") == ("zero3", 16)
     with pytest.raises(GfvizError, match=r"no Accelerate configuration at nowhere.*shipped: fsdp2"):
         accelerate_path("nowhere")
@@ -178,6 +180,92 @@ def test_a_plan_with_a_measured_step(zoo, tmp_path: Path) -> None:
     assert found.tokens_per_s == pytest.approx(8 * found.length / found.seconds_per_step, rel=0.2)
     assert {model.name: model.source for model in found.models} == dict.fromkeys(("pivot", "other"), "its config.json")
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Steps that take as many seconds as there are teachers, and read 100 tokens; the teachers of each measurement."""
+    asked: list[list[str]] = []
+
+    def fake(config, _examples, threads=None) -> MeasuredSteps:
+        asked.append([teacher.name for teacher in config.teachers])
+        return MeasuredSteps(float(len(config.teachers)), 100, 12345)
+
+    monkeypatch.setattr(measured, "measure_steps", fake)
+    return asked
+
+
+@pytest.mark.parametrize(("processes", "accelerate", "count"), [(3, None, 3), (None, "fsdp2", 8), (2, "multi-gpu", 2)])
+def test_several_devices_go_at_best_as_fast_as_one_times_their_number(
+    zoo, tmp_path: Path, timed, processes, accelerate, count: int
+) -> None:
+    config = parse_config(settings(zoo, tmp_path, training={"steps": 7200}))
+    found = plan(config, train=sums(), processes=processes, accelerate_config=accelerate)
+    assert found.processes == count
+    assert (found.seconds_per_step, found.tokens_per_s, found.hours) == (1.0, count * 100.0, 2.0)
+    assert found.measured_peak_bytes is None
+    assert any(f"counted {count} times" in note and "communication is not measured" in note for note in found.notes)
+
+
+def test_a_device_too_small_for_the_whole_is_not_measured(zoo, tmp_path: Path, timed, monkeypatch) -> None:
+    config = parse_config(settings(zoo, tmp_path))
+    alone = plan(config, train=sums()).peak_bytes
+    timed.clear()
+    monkeypatch.setattr(measured, "_available", lambda _config: alone - 1)
+    found = plan(config, train=sums(), accelerate_config="fsdp2")
+    assert found.peak_bytes < alone
+    assert (found.tokens_per_s, found.hours, timed) == (None, None, [])
+    assert any("one device alone needs" in note for note in found.notes)
+
+
+def test_a_real_step_is_measured_though_the_run_is_in_shards(zoo, tmp_path: Path) -> None:
+    (tmp_path / "ds.json").write_text('{"zero_optimization": {"stage": 3}}')
+    training = {"deepspeed": str(tmp_path / "ds.json")}
+    found = plan(parse_config(settings(zoo, tmp_path, training=training)), train=sums(), processes=2)
+    assert (found.strategy, found.processes) == ("zero3", 2)
+    assert found.tokens_per_s == pytest.approx(2 * 4 * found.length / found.seconds_per_step, rel=0.2)
+
+
+def test_pairs_are_planned_one_after_the_other(zoo, tmp_path: Path, timed) -> None:
+    both = settings(zoo, tmp_path, ("other", "twin"), training={"steps": 3600})
+    alone = [plan(parse_config(settings(zoo, tmp_path, (name,))), train=sums()) for name in ("other", "twin")]
+    together = plan(parse_config(both), train=sums())
+    timed.clear()
+    found = plan(parse_config({**both, "mode": "pairwise"}), train=sums())
+    assert timed == [["other"], ["twin"]]
+    assert found.peak_bytes == max(one.peak_bytes for one in alone) < together.peak_bytes
+    assert (found.steps, found.hours, found.tokens_per_s) == (7200, 2.0, 100.0)
+    assert [model.name for model in found.models] == ["pivot", "other", "twin"]
+    assert any("2 runs one after the other" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("options", "strategy"),
+    [
+        ({"zero_optimization": {"stage": 3}}, "zero3"),
+        ({"zero_optimization": {"stage": 2}}, "zero2"),
+        ({"zero_optimization": {"stage": 1}}, "zero1"),
+        # DeepSpeed without ZeRO, its default: every device holds everything.
+        ({}, "ddp"),
+    ],
+)
+def test_deepspeeds_own_file_says_what_is_in_shards(zoo, tmp_path: Path, options: dict, strategy: str) -> None:
+    path = tmp_path / "ds.json"
+    path.write_text(json.dumps(options))
+    config = parse_config(settings(zoo, tmp_path, training={"deepspeed": str(path)}))
+    assert strategy_of(config, 4) == (strategy, 4)
+    accelerate = {
+        "distributed_type": "DEEPSPEED", "num_processes": 4, "deepspeed_config": {"deepspeed_config_file": str(path)},
+    }  # fmt: skip
+    (tmp_path / "accelerate.yaml").write_text(json.dumps(accelerate))
+    plain = parse_config(settings(zoo, tmp_path))
+    assert strategy_of(plain, None, tmp_path / "accelerate.yaml") == (strategy, 4)
+    path.write_text('{"zero_optimization": {"stage": 7}}')
+    with pytest.raises(GfvizError, match="stage is 7: set a number"):
+        strategy_of(config, 4)
+    path.unlink()
+    with pytest.raises(GfvizError, match=r"training\.deepspeed: cannot read .*ds\.json"):
+        strategy_of(config, 4)
 
 
 def test_models_that_are_not_here(zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,6 +84,8 @@ def _forge(graph, path, change_tensors=None, change_fields=None, change_meta=Non
 
 @pytest.mark.parametrize("forgery,words", [
     ({"change_tensors": lambda t: t["data"].__setitem__(0, np.nan)}, "NaN"),
+    ({"change_tensors": lambda t: t.__setitem__("data", t["data"] * np.float64(1e200))}, "leave the range of float64"),
+    ({"change_tensors": lambda t: t.__setitem__("data", t["data"] * np.float64(1e-170))}, "leave the range of float64"),
     ({"change_tensors": lambda t: t["indices"].__setitem__(0, 99)}, "column outside"),
     ({"change_tensors": lambda t: t["indices"].__setitem__(0, -1)}, "column outside"),
     ({"change_tensors": lambda t: t["indices"].__setitem__(0, t["indices"][1])}, "repeats or disorders"),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gfviz.errors import GfvizError
 from gfviz.runs import list_runs
-from gfviz.runs.imports import import_runs
+from gfviz.runs.imports import import_note, import_runs
 from gfviz.runs.tfevents import read_scalars
 from tests.faults.mutations import frame
 
@@ -192,6 +192,7 @@ def test_a_trackio_database_of_either_age(tmp_path, with_ids):
         ("1", "one", "2026-01-02T03:04:05", 1, json.dumps({"x" * 1000: 1})),
         ("1", "one", "2026-01-02T03:04:05", 1, json.dumps({str(k): k for k in range(3000)})),
         ("1", "one", "2026-01-02T03:04:05", 1, b"\xff\x00"),
+        ("1", "one", "2026-01-02T03:04:05", 1, '{"\\ud800": 1}'),
     ],
 )
 def test_a_hostile_trackio_row_is_refused_and_leaves_nothing(tmp_path, row):
@@ -215,3 +216,32 @@ def test_a_view_or_another_database_is_no_trackio(tmp_path):
         import_runs(tmp_path / "broken.db", tmp_path / "runs")
     with pytest.raises(GfvizError, match="no file or folder"):
         import_runs(tmp_path / "absent", tmp_path / "runs")
+
+
+def nested(levels: int) -> str:
+    return '{"a":' * levels + "1" + "}" * levels
+
+
+@pytest.mark.parametrize("config, reason", [
+    (nested(400), "deep"),
+    (nested(32), "deep"),
+    (json.dumps({"a": "x" * 300_000}), "256 KB"),
+    ('{"a": "\\ud800"}', "half a character"),
+    ('{"\\udfff": 1}', "half a character"),
+])  # fmt: skip
+def test_a_configuration_that_could_not_be_read_again_is_left_out_and_said(tmp_path, config, reason):
+    trackio(tmp_path / "p.db", [("1", "one", "2026-01-02T03:04:05", 1, '{"a": 1}')], configs=[("1", config)])
+    (run,) = import_runs(tmp_path / "p.db", tmp_path / "runs")
+    assert run.reader().series("a").values.tolist() == [1.0]
+    assert list(run.config) == ["imported"]
+    assert reason in import_note(run)
+    assert [event.text for event in run.reader().events()] == [import_note(run)]
+
+
+def test_a_configuration_that_is_kept_is_not_noted_and_does_not_name_its_own_origin(tmp_path):
+    config = json.dumps({"lr": 0.5, "imported": "elsewhere"})
+    trackio(tmp_path / "p.db", [("1", "one", "2026-01-02T03:04:05", 1, '{"a": 1}')], configs=[("1", config)])
+    (run,) = import_runs(tmp_path / "p.db", tmp_path / "runs")
+    assert run.config["lr"] == 0.5
+    assert run.config["imported"] == {"from": "trackio", "path": str(tmp_path / "p.db")}
+    assert import_note(run) == ""

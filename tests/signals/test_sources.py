@@ -88,6 +88,38 @@ def test_tokens_of_the_same_bytes_are_one_node_and_bytes_win_over_text(tmp_path)
     torch.testing.assert_close(served.signal.probs(), torch.tensor([[[0.75]]], dtype=torch.float64))
 
 
+def position(*entries):
+    return {"token": "a", "top_logprobs": [{"token": token, "logprob": value} for token, value in entries]}
+
+
+@pytest.mark.parametrize(("entries", "words"), [
+    ([("a", 0), ("b", 0)], r"line 2: the probabilities at position 2 sum to 2: "),
+    ([("a", 0), ("a", 0)], r"position 2 sum to 2, 'a' is listed 2 times: "),
+    ([("a", math.log(0.5)), ("b", math.log(0.5)), ("c", math.log(0.002))], r"sum to 1\.002"),
+])  # fmt: skip
+def test_probabilities_beyond_one_are_refused_by_position(tmp_path, entries, words):
+    fine = {"content": [position(("a", -1), ("b", -1))]}
+    legacy = {"top_logprobs": [{"a": -1}, dict(entries)]}
+    with pytest.raises(GfvizError, match=words):
+        read_served_logprobs(_write(tmp_path, fine, {"content": [position(("a", -1)), position(*entries)]}))
+    if len(dict(entries)) == len(entries):
+        with pytest.raises(GfvizError, match=words):
+            read_served_logprobs(_write(tmp_path, fine, legacy))
+
+
+def test_what_a_server_rounds_is_no_error(tmp_path):
+    """Four printed decimals of a whole distribution sum to a little more than 1."""
+    rounded = [(word, math.ceil(math.log(p) * 1e4) / 1e4) for word, p in (("a", 0.7), ("b", 0.2), ("c", 0.1))]
+    assert sum(math.exp(value) for _, value in rounded) > 1
+    served = read_served_logprobs(_write(tmp_path, {"content": [position(*rounded)]}))
+    torch.testing.assert_close(
+        served.signal.probs()[0, 0], torch.tensor([0.7, 0.2, 0.1], dtype=torch.float64), rtol=2e-4, atol=0
+    )
+    halves = [("a", math.log(0.5)), ("a", math.log(0.5))]
+    (one,) = read_served_logprobs(_write(tmp_path, {"content": [position(*halves)]})).signal.probs().flatten()
+    assert 1 - 1e-12 < float(one) <= 1
+
+
 @pytest.mark.parametrize("line", [
     "{", "[1, 2]", '{"choices": [{"logprobs": null}]}',
     '{"content": [{"top_logprobs": [{"token": "a", "logprob": 3}]}]}',

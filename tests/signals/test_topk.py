@@ -95,3 +95,30 @@ def test_half_precision_keeps_a_float32_logsumexp():
     signal = TopKLogits.from_logits(logits, 8)
     assert signal.logsumexp.dtype == torch.float32
     torch.testing.assert_close(signal.logsumexp, torch.logsumexp(logits.float(), -1))
+
+
+@pytest.mark.parametrize(("dtype", "scale"), [
+    (torch.float64, 1e-300), (torch.float64, 1e-200), (torch.float64, 1e200), (torch.float64, 2e307),
+    (torch.float32, 1e-36), (torch.float32, 4e37),
+])  # fmt: skip
+def test_zscores_are_the_same_at_every_scale_of_the_type(dtype, scale):
+    base = torch.tensor([[4.0, 2.5, -1.0, -3.0], [1.0, 0.5, 0.25, 0.0]], dtype=torch.float64)
+    wanted = (base - base.mean(1, keepdim=True)) / base.std(1, keepdim=True, correction=0)
+    logits = (base * scale).to(dtype).requires_grad_()
+    found = TopKLogits.from_logits(logits).normalized("zscore")
+    torch.testing.assert_close(found.double(), wanted, rtol=2e-6, atol=1e-7)
+    # The gradient at scale s is 1/s of that at scale 1.
+    leaf = base.clone().requires_grad_()
+    ((leaf - leaf.mean(1, keepdim=True)) / leaf.std(1, keepdim=True, correction=0)).pow(3).sum().backward()
+    if 1e-36 <= scale <= 1e36 or dtype == torch.float64:
+        found.pow(3).sum().backward()
+        torch.testing.assert_close(logits.grad.double() * scale, leaf.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_zscores_of_subnormal_logits_are_right():
+    """Whole multiples of the smallest number there is, whose inverse no float holds."""
+    base = torch.tensor([[9.0, 4.0, 0.0, -7.0]], dtype=torch.float64)
+    wanted = (base - base.mean(1, keepdim=True)) / base.std(1, keepdim=True, correction=0)
+    for dtype, least in ((torch.float64, 5e-324), (torch.float32, 2.0**-149)):
+        signal = TopKLogits.from_logits((base * least).to(dtype))
+        torch.testing.assert_close(signal.normalized("zscore").double(), wanted, rtol=1e-6, atol=1e-7)

@@ -70,7 +70,10 @@ class DenseGLD:
                 f"loss.k: {pair.student.signal.k} ranks are too many for this loss: use k <= {MAX_DENSE_RANKS}"
             )
         ours, theirs = (rank_graphs(side.signal, self.normalize) for side in (pair.student, pair.teacher))
-        return _per_example(self.bound(ours, theirs))
+        # NaN comes out where it went in, but no solver for eigenvalues may see it: it would raise.
+        sound = (torch.isfinite(ours) & torch.isfinite(theirs)).all(-1).all(-1)
+        ours, theirs = (torch.where(sound[:, None, None], graphs, 0.0) for graphs in (ours, theirs))
+        return _per_example(torch.where(sound, self.bound(ours, theirs), torch.nan))
 
 
 def centred_bound(ours: Tensor, theirs: Tensor) -> Tensor:

@@ -73,7 +73,9 @@ class ApproximateLikelihoodMatching:
         exists = torch.arange(count, device=ours.device) < pair.chunks.unsqueeze(1)
         ours, theirs = ours.clamp(max=-_TINY), theirs.clamp(max=-_TINY)
         target = theirs.exp()
-        divergence = target * (theirs - ours) + (1 - target) * (log_complement(theirs) - log_complement(ours))
+        # A span that the teacher holds for impossible: P·log P is 0 in the limit, and not 0 times −∞.
+        given = torch.where(target > 0, target * (theirs - ours), target.new_zeros(()))
+        divergence = given + (1 - target) * (log_complement(theirs) - log_complement(ours))
         return LossSum(masked_sum(divergence, exists), pair.chunks.sum(), {})
 
 
