@@ -60,13 +60,16 @@ def distance(a: CoactivationGraph, b: CoactivationGraph, p: float, budget: str |
 
 
 def known_distance(a: CoactivationGraph, b: CoactivationGraph, p: float, budget: str | float) -> bool:
-    """Whether this session has seen the distance computed (then asking again costs nothing)."""
-    return (a.content_hash, b.content_hash, p, budget) in st.session_state.get("known_distances", set())
+    """Whether the distance is there, whoever asked for it (then asking again costs nothing)."""
 
+    def absent() -> Any:
+        raise LookupError
 
-def remember_distance(a: CoactivationGraph, b: CoactivationGraph, p: float, budget: str | float) -> None:
-    """Note that the distance has been computed."""
-    st.session_state.setdefault("known_distances", set()).add((a.content_hash, b.content_hash, p, budget))
+    try:
+        derived("distance", (a.content_hash, b.content_hash, p, budget), absent)
+    except LookupError:
+        return False
+    return True
 
 
 def predicted(a: CoactivationGraph, b: CoactivationGraph, p: float, budget: str | float) -> list[Prediction]:

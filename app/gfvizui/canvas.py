@@ -40,17 +40,23 @@ def graph_canvas(
     height: int = 560,
     links: dict[str, Any] | None = None,
     command: dict[str, Any] | None = None,
-) -> tuple[dict[str, Any] | None, float | None]:
-    """Draw one graph, or two side by side with `links`; returns (selected {side, node, version} or None, threshold).
+) -> None:
+    """Draw one graph, or two side by side with `links`; what is done there, `said` tells.
 
     `memory` names what the camera, the threshold and the pins belong to: they survive reruns and remounts while it
-    stays the same. `command` {nonce, selected?, side?, threshold?} is obeyed once for each nonce.
+    stays the same. `command` {nonce, side, selected, threshold} is obeyed once for each nonce, and by a new canvas.
     """
     data = {"panes": panes, "height": height, "links": links, "memory": memory, "command": command}
-    state = component("canvas")(
-        key=key, data=data, on_selected_change=_nothing, on_threshold_change=_nothing, height="content"
-    )
-    return state.selected, state.threshold
+    component("canvas")(key=key, data=data, on_selected_change=_nothing, on_threshold_change=_nothing, height="content")
+
+
+def said(key: str) -> dict[str, dict[str, Any]]:
+    """What the canvas `key` has last reported, also before it is drawn in this run.
+
+    "selected" {side, node} and "threshold" {value}, each with the `versions` of the panes it is about and a `stamp`.
+    """
+    state = st.session_state.get(key) or {}
+    return {name: state[name] for name in ("selected", "threshold") if state.get(name) is not None}
 
 
 def curves(drawings: Sequence[Drawing], key: str, memory: str) -> None:

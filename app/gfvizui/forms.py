@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -14,11 +14,19 @@ from pydantic.fields import FieldInfo
 from gfvizui.parts import plain
 
 
-def section(model: type[BaseModel], path: str, start: Mapping[str, Any], fields: list[str], columns: int = 3) -> dict:
+def section(
+    model: type[BaseModel],
+    path: str,
+    start: Mapping[str, Any],
+    fields: list[str],
+    columns: int = 3,
+    check: Callable[[str, Any], str | None] | None = None,
+) -> dict:
     """Widgets for `fields` of `model` in `columns`; returns the values that differ from the model's defaults.
 
     `path` is the dotted key of the section (unique on the page), `start` holds the values to begin with, by the file's
-    own keys.
+    own keys. `check` says of a field's name and value what the schema cannot know. What is typed is kept while other
+    pages are looked at.
     """
     values: dict[str, Any] = {}
     laid = st.columns(columns, gap="small", vertical_alignment="bottom")
@@ -27,10 +35,10 @@ def section(model: type[BaseModel], path: str, start: Mapping[str, Any], fields:
         key = field.alias or name
         with laid[index % columns]:
             value = widget(f"{path}.{key}" if path else key, field, start.get(key, default_of(field)))
-            wrong = fault(model, name, value)
+            wrong = fault(model, name, value) or (check(name, value) if check else None)
             if wrong:
                 st.caption(f":red[:material/error: {plain(wrong)}]")
-        if value != default_of(field) or field.is_required():
+        if value != default_of(field):
             values[key] = value
     return values
 
@@ -113,22 +121,30 @@ def widget(key: str, field: FieldInfo, value: Any) -> Any:
         choices = [choice for part in _parts(field.annotation) for choice in get_args(part)]
         listed = ["", *choices] if optional else choices
         at = listed.index(value) if value in listed else 0
-        return st.selectbox(label, listed, index=at, key=key, help=note) or None
+        return st.selectbox(label, listed, index=at, key=key, help=note, persist_state="session") or None
     if kind == "bool":
-        return st.toggle(label, value=bool(value), key=key, help=note)
+        return st.toggle(label, value=bool(value), key=key, help=note, persist_state="session")
     if kind == "lines":
         text = "\n".join(value or [])
-        return [
-            line.strip()
-            for line in st.text_area(label, text, key=key, help=note, height=70).splitlines()
-            if line.strip()
-        ]
+        lines = st.text_area(label, text, key=key, help=note, persist_state="session", height=70).splitlines()
+        return [line.strip() for line in lines if line.strip()]
     if kind in ("int", "float") and not isinstance(value, (int, float)):
         value = None
     if kind == "int":
-        return st.number_input(label, value=value, step=1, key=key, help=note, placeholder="default")
+        return st.number_input(
+            label, value=value, step=1, key=key, help=note, persist_state="session", placeholder="default"
+        )
     if kind == "float":
         shown = None if value is None else float(value)
-        return st.number_input(label, value=shown, step=None, format="%g", key=key, help=note, placeholder="default")
-    given = st.text_input(label, value or "", key=key, help=note)
+        return st.number_input(
+            label,
+            value=shown,
+            step=None,
+            format="%g",
+            key=key,
+            help=note,
+            persist_state="session",
+            placeholder="default",
+        )
+    given = st.text_input(label, value or "", key=key, help=note, persist_state="session")
     return given.strip() or (None if optional or field.is_required() else "")

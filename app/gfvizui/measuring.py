@@ -38,7 +38,6 @@ def measure(a: CoactivationGraph, b: CoactivationGraph, p: float, budget: str | 
                 status.update(label=f"{record.name}: {number(record.value)} · now [{number(lower)}, {number(upper)}]")
 
         result = cached.distance(a, b, p, budget, on_rung)
-        cached.remember_distance(a, b, p, budget)
         left_out = sum(not rung.used for rung in result.rungs)
         ran = len(result.rungs) - left_out
         status.update(label=f"{ran} bounds in {duration(result.seconds)}, {left_out} left out", state="complete")

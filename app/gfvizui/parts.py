@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import html
+import inspect
 import ipaddress
 import re
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from shlex import quote
 
 import streamlit as st
 
 from gfviz.errors import GfvizError
 from gfviz.figures import Context
 from gfviz.graph import CoactivationGraph
-from gfvizui import cached, warming
-from gfvizui.places import GraphFile, find_graphs, graphs_root, runs_root
+from gfviz.runs import Glance
+from gfviz.times import when as when
+from gfvizui import address, cached, warming
+from gfvizui.places import GraphFile, demo_command, find_graphs, graphs_root, runs_root
 
 _MARKS = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~$:&])")
 
@@ -22,10 +25,12 @@ _MARKS = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~$:&])")
 def page(draw: Callable[[], None]) -> None:
     """Run a page; bad input becomes one line on it instead of a traceback."""
     with warming.drawing():
+        address.turn_to(inspect.getfile(draw))
         try:
             draw()
         except GfvizError as error:
             st.error(plain(str(error)), icon=":material/error:")
+        address.settle()
 
 
 def plain(text: str) -> str:
@@ -82,9 +87,14 @@ def chart(figure, key: str, alt: str) -> None:
     st.plotly_chart(figure, theme=None, key=key, config={"displayModeBar": False, "displaylogo": False}, alt=alt)
 
 
-def when(moment: float | None) -> str:
-    """A point in time, local, to the minute."""
-    return "–" if moment is None else datetime.fromtimestamp(moment).strftime("%Y-%m-%d %H:%M")
+def damaged(runs: Iterable[Glance], most: int = 3) -> None:
+    """Say which of the listed runs cannot be read, and why; nothing where all can."""
+    found = [run for run in runs if run.status is None]
+    lines = [f"**{plain(run.run.id)}** cannot be shown: {plain(run.reason)}" for run in found[:most]]
+    if len(found) > most:
+        lines.append(f"… and {len(found) - most} more.")
+    if lines:
+        st.warning("  \n".join(lines), icon=":material/warning:")
 
 
 def empty_graphs() -> None:
@@ -92,8 +102,8 @@ def empty_graphs() -> None:
     empty(
         "No graphs here yet",
         f"Looked for `*.safetensors` in {plain(str(graphs_root()))} and in the runs of {plain(str(runs_root()))}.",
-        "gfviz demo                                              # graphs, a distance and a short fusion\n"
-        f"gfviz graph MODEL --texts FILE --out {graphs_root()}/my.safetensors",
+        f"# graphs, a distance and a short fusion\n{demo_command()}\n"
+        f"# a graph of your own\ngfviz graph MODEL --texts FILE --out {quote(str(graphs_root() / 'my.safetensors'))}",
     )
 
 
@@ -109,7 +119,11 @@ def empty(title: str, text: str, command: str = "") -> None:
 def choose_graph(label: str, key: str, files: list[GraphFile], index: int = 0) -> GraphFile:
     """A choice among the saved graphs, kept in the URL."""
     names = [file.name for file in files]
-    name = st.selectbox(label, names, index=min(index, len(names) - 1), key=key, bind="query-params")
+    first = names[min(index, len(names) - 1)]
+    address.hold(key, first, address.among(names))
+    name = st.selectbox(label, names, key=key)
+    # Also the default: which file is listed first changes.
+    address.tell(key, name)
     return next((file for file in files if file.name == name), files[0])
 
 

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from gfviz.errors import GfvizError
 from gfviz.files import atomic_path
@@ -45,6 +46,11 @@ def graphs_root() -> Path:
     """Folder of loose graphs and of imports: `--graphs`, else $GFVIZ_GRAPHS, else RUNS/graphs."""
     given = _arguments().graphs
     return Path(given) if given else runs_root() / "graphs"
+
+
+def demo_command() -> str:
+    """The command that fills this folder."""
+    return "gfviz demo" if str(runs_root()) == "runs" else f"gfviz demo --runs {quote(str(runs_root()))}"
 
 
 def find_runs() -> list[RunDirectory]:

@@ -46,11 +46,18 @@ def bar(run: RunDirectory) -> None:
             on_click="ignore",
             help="One HTML file with all curves and the configuration",
         )
-        with st.popover("Delete", icon=":material/delete:", disabled=status.alive):
+        # Keys of the run's own: the next run's question is not open already, nor answered by a second click here.
+        with st.popover("Delete", icon=":material/delete:", disabled=status.alive, key=f"deleting_{run.id}"):
             st.markdown(f"Delete **{parts.plain(run.id)}** with its metrics, graphs and checkpoints?")
-            if st.button("Delete for good", type="primary", key="delete"):
-                attempt(run.remove, "Deleted.")
+            if st.button("Delete for good", type="primary", key=f"delete_{run.id}"):
+                attempt(lambda: remove(run), "Deleted.")
         st.slider("Smoothing", 0.0, 0.99, 0.6, key="smoothing", width=180)
+
+
+def remove(run: RunDirectory) -> None:
+    """Delete the run; the address does not ask for it any more."""
+    run.remove()
+    st.query_params.pop("run", None)
 
 
 def halt(run: RunDirectory) -> None:
@@ -61,10 +68,12 @@ def halt(run: RunDirectory) -> None:
 
 
 def resume(run: RunDirectory) -> None:
-    """Go on with a run; until its process has taken over, the page keeps looking every second."""
-    from gfviz.fusion.launch import launch_resume
+    """Go on with a run as it was launched; until its process has taken over, the page keeps looking every second."""
+    from gfviz.fusion.launch import join_hint, launch_resume
 
     launch_resume(run)
+    if hint := join_hint(run):
+        st.toast(parts.plain(hint), icon=":material/lan:", duration="infinite")
     st.session_state["resumed"] = (run.id, time.monotonic())
 
 

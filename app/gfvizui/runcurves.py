@@ -106,6 +106,11 @@ def drawings_of(
     return made
 
 
+def weight_of(name: str, smoothing: float) -> float:
+    """How much a metric is smoothed: a score or a certified distance is a result, and is shown as it was measured."""
+    return 0.0 if name.startswith(("eval/", "graph/")) else smoothing
+
+
 def shown_steps(step: int, total: int | None) -> int | None:
     """How far the axis of steps goes: to the end, or while that is far away to a round step not far ahead."""
     if not total:
@@ -122,7 +127,9 @@ def everything_else(
     known = {*OTHERS, *score_names(names).values(), *teacher_names(names).values()}
     rest = [name for name in names if name not in known and not _BOUND.fullmatch(name)][:12]
     return {
-        name: curve_drawing(lines_for(reader, {name: name}), theme, smoothing, name, height=220, total_steps=total)
+        name: curve_drawing(
+            lines_for(reader, {name: name}), theme, weight_of(name, smoothing), name, height=220, total_steps=total
+        )
         for name in rest
     }
 

@@ -10,20 +10,21 @@ import streamlit as st
 from gfviz.errors import GfvizError
 from gfviz.figures import duration, number
 from gfviz.runs import RunDirectory, RunReader, RunStatus
-from gfvizui import parts, runactions
+from gfvizui import address, parts, runactions, scrubber
 from gfvizui.runcurves import curves, reader_of
 
 LOG_BYTES = 12_000
+TABS = ["Log", "Events", "Configuration"]
 RECENT = 200  # steps from which the pace is told
 
 
 def live_run(run: RunDirectory, _started: float) -> None:
-    """The fragment that ticks: head, curves, log. Asks for a whole page where the run's state has changed."""
+    """The fragment that ticks: head, curves, log. Asks for a whole page where state or graphs have changed."""
     began = time.perf_counter()
     try:
         reader = reader_of(run)
         status = reader.status()
-        if st.session_state.get("watched") != (run.id, status.alive):
+        if st.session_state.get("watched") != (run.id, status.alive, scrubber.saved(run)):
             st.rerun()
         head(run, status, reader)
         curves(run, reader, status)
@@ -84,7 +85,10 @@ def pace(reader: RunReader, step: int, latest: dict[str, tuple[int, float, float
 def foot(run: RunDirectory, reader: RunReader) -> None:
     """Log, events and configuration."""
     # What is not open is neither read nor sent: this runs at every tick.
-    log, events, config = st.tabs(["Log", "Events", "Configuration"], key="run_tab", on_change="rerun")
+    address.hold("tab", TABS[0], address.among(TABS))
+    log, events, config = st.tabs(TABS, key="tab", on_change="rerun")
+    address.tell("tab", st.session_state["tab"], TABS[0])
+    address.settle()
     if log.open:
         # Not `st.code`: its highlighter is a megabyte and a half of script, loaded before the charts' own.
         with log, st.container(height=220, key="run_log"):

@@ -1,7 +1,8 @@
 """Compare: two graphs with one camera, the coupling drawn between them, and what differs."""
 
 import streamlit as st
-from gfvizui import cached, canvas, measuring, parts
+from gfvizui import address, cached, canvas, looks, measuring, parts
+from gfvizui.looks import Look
 
 from gfviz.figures import GraphView, canvas_links, canvas_pane, number, share_figure, shared_frame, visible_token
 from gfviz.figures.compare import beside, coverage, edge_differences, partners, same_label, shared_groups, unmatched
@@ -9,8 +10,11 @@ from gfviz.graph import CoactivationGraph
 
 SIZE = (300, 1200)
 HEIGHT = 470
+CANVAS = "compare_canvas"
 # The words are the URL's too.
 MATCHINGS = ("coupling", "token")
+# Exponent and budget.
+DISTANCE = (2.0, "fast")
 
 
 def matching(a: CoactivationGraph, b: CoactivationGraph, kind: str):
@@ -18,7 +22,7 @@ def matching(a: CoactivationGraph, b: CoactivationGraph, kind: str):
     if kind == "token":
         match = cached.derived("same", (a.content_hash, b.content_hash), lambda: same_label(a, b))
         return match, None
-    result = measuring.measure(a, b, 2.0, "fast")
+    result = measuring.measure(a, b, *DISTANCE)
     return (None, None) if result is None else (result.coupling, result)
 
 
@@ -41,43 +45,52 @@ def labelled(view: GraphView, name: str) -> GraphView:
 
 
 @st.fragment
-def side_by_side(a: CoactivationGraph, b: CoactivationGraph, coupling, key: tuple) -> None:
+def side_by_side(a: CoactivationGraph, b: CoactivationGraph, coupling, key: tuple, look: Look) -> None:
     left = labelled(cached.view(a, *SIZE), "A")
     right = labelled(cached.view(b, *SIZE), "B")
     placed = cached.derived("beside", (*key, left.version, right.version), lambda: beside(left, right, coupling))
     links = cached.derived("links", (*key, left.version, right.version), lambda: canvas_links(coupling, left, placed))
     frame, names = shared_frame(left, placed), shared_groups(left, placed)
-    theme = parts.theme()
-    column, side = st.columns([14, 4], gap="medium")
+    column, side = st.columns([13, 5], gap="medium")
+    look.follow(CANVAS, (left, placed))
     with column:
-        selected, _ = canvas.graph_canvas(
-            [canvas_pane(left, theme, frame, names), canvas_pane(placed, theme, frame, names)],
-            "compare_canvas",
+        canvas.graph_canvas(
+            [canvas_pane(left, frame, names), canvas_pane(placed, frame, names)],
+            CANVAS,
             f"compare/{left.version}/{placed.version}/{key[-1]}",
             HEIGHT,
             links=links,
+            command=look.command(CANVAS, (left, placed)),
         )
-    versions = (left.version, placed.version)
     with side:
-        if selected is None or selected.get("version") != versions[int(selected["side"])]:
-            st.markdown("**Where does it go?**")
-            st.caption("Click a node: lines lead to its partners, and the list here says how its mass is divided.")
-            return
-        here, there, view = (a, b, left) if selected["side"] == 0 else (b, a, placed)
-        node = int(view.nodes[int(selected["node"])])
-        st.text(f"{visible_token(here.labels[node])}   in {'AB'[int(selected['side'])]}")
-        flow = coupling if selected["side"] == 0 else coupling.T.tocsr()
-        table = partners(flow, node, there, limit=12)
-        if table.empty:
-            st.caption("No partner: the other graph has no such token.")
-            return
-        st.dataframe(
-            table,
-            hide_index=True,
-            height="content",
-            column_order=("goes to", "share"),
-            column_config={"share": st.column_config.ProgressColumn(format="percent", min_value=0.0, max_value=1.0)},
-        )
+        destinations(a, b, coupling, look)
+    look.tell()
+    address.settle_alone()
+
+
+def destinations(a: CoactivationGraph, b: CoactivationGraph, coupling, look: Look) -> None:
+    """How the mass of the node looked at is divided."""
+    if look.node is None:
+        st.markdown("**Where does it go?**")
+        st.caption("Click a node: lines lead to its partners, and the list here says how its mass is divided.")
+        return
+    here, there, flow = (a, b, coupling) if look.side == 0 else (b, a, coupling.T.tocsr())
+    st.text(f"{visible_token(here.labels[look.node])}   in {'AB'[look.side]}")
+    table = partners(flow, look.node, there, limit=12)
+    if table.empty:
+        st.caption("No partner: the other graph has no such token.")
+        return
+    st.dataframe(
+        table,
+        hide_index=True,
+        height="content",
+        column_order=("goes to", "share"),
+        column_config={
+            # Left to themselves the two share a narrow place evenly, and the numbers are cut off.
+            "goes to": st.column_config.TextColumn(width=90),
+            "share": st.column_config.ProgressColumn(format="percent", min_value=0.0, max_value=1.0, width=120),
+        },
+    )
 
 
 def differences(a: CoactivationGraph, b: CoactivationGraph, coupling, result, key: tuple) -> None:
@@ -128,18 +141,24 @@ def carriers(a: CoactivationGraph, b: CoactivationGraph, result) -> None:
 
 def draw() -> None:
     files = parts.graphs_or_stop()
+    looks.arrive("a")
     a_file, b_file = parts.choose_pair(files, "token")
     a, b = cached.load(a_file), cached.load(b_file)
+    address.hold("match", MATCHINGS[0], address.among(MATCHINGS))
     kind = st.segmented_control(
         "Match nodes by",
         list(MATCHINGS),
-        default="coupling",
         help="coupling: where the distance's best transport plan sends the mass; token: the same string in both",
         key="match",
-        bind="query-params",
         required=True,
     )
-    coupling, result = matching(a, b, kind)
+    address.tell("match", kind, MATCHINGS[0])
+    look = looks.look_at("compare", a, b)
+    look.tell()
+    if kind == "coupling" and not cached.known_distance(a, b, *DISTANCE):
+        # Before what may take seconds: whoever reloads meanwhile asks for the same.
+        address.settle()
+    coupling, result = matching(a, b, str(kind))
     if coupling is None:
         return
     if coupling.nnz == 0:
@@ -147,7 +166,7 @@ def draw() -> None:
         return
     header(a, b, result)
     key = (a.content_hash, b.content_hash, kind)
-    side_by_side(a, b, coupling, key)
+    side_by_side(a, b, coupling, key, look)
     differences(a, b, coupling, result, key)
 
 

@@ -2,7 +2,7 @@
 
 import pandas as pd
 import streamlit as st
-from gfvizui import cached, measuring, parts, studyviews
+from gfvizui import address, cached, measuring, parts, studyviews
 
 from gfviz.errors import GfvizError
 from gfviz.figures import duration, interval_figure, ladder_figure, number, profile_figure, share_figure
@@ -21,19 +21,20 @@ WORDS = {
 def dial(a: CoactivationGraph, b: CoactivationGraph) -> tuple[float, str | float]:
     """Exponent and budget, with what they are predicted to cost before anything is computed."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-        p = st.segmented_control(
-            "Exponent p", [1, 2], default=2, key="p", bind="query-params", required=True, help="2 is the default of POT"
-        )
-        name = st.segmented_control(
-            "Budget", [*BUDGETS, SECONDS], default=BUDGETS[0], key="budget", bind="query-params", required=True
-        )
+        address.hold("p", 2, address.among([1, 2]))
+        p = st.segmented_control("Exponent p", [1, 2], key="p", required=True, help="2 is the default of POT") or 2
+        address.tell("p", p, 2)
+        address.hold("budget", BUDGETS[0], address.among([*BUDGETS, SECONDS]))
+        name = st.segmented_control("Budget", [*BUDGETS, SECONDS], key="budget", required=True) or BUDGETS[0]
+        address.tell("budget", name, BUDGETS[0])
         chosen: str | float = name
         if name == SECONDS:
-            chosen = float(
-                st.number_input(
-                    "Seconds", 0.1, 86_400.0, 5.0, key="seconds", bind="query-params", width=130, format="%g"
-                )
-            )
+            least, most = 0.1, 86_400.0
+            address.hold("seconds", 5.0, address.between(least, most))
+            chosen = float(st.number_input("Seconds", least, most, key="seconds", width=130, format="%g"))
+            address.tell("seconds", chosen)
+        else:
+            address.drop("seconds")
         for budget in [*BUDGETS, *([chosen] if name == SECONDS else [])]:
             price(a, b, float(p), budget, budget == chosen)
     return float(p), chosen
@@ -140,6 +141,8 @@ def draw() -> None:
     file_a, file_b = parts.choose_pair(files, "rank")
     a, b = cached.load(file_a), cached.load(file_b)
     p, budget = dial(a, b)
+    # Before what may take minutes: whoever reloads meanwhile asks for the same.
+    address.settle()
     result = measuring.measure(a, b, p, budget)
     if result is None:
         costs(a, b, p, budget)

@@ -5,9 +5,9 @@ import time
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import streamlit as st
-from gfvizui import cached, canvas, parts
+from gfvizui import address, cached, canvas, looks, parts
+from gfvizui.looks import Look
 
 from gfviz.figures import (
     GraphView,
@@ -24,6 +24,7 @@ from gfviz.graph import CoactivationGraph, export_graph
 
 SIZES = {"300": (300, 1500), "1 000": (1000, 5000), "3 000": (3000, 15000), "10 000": (10_000, 50_000)}
 HEIGHT = 510
+CANVAS = "explore_canvas"
 # Seconds for which a page just opened sends nothing more: a browser given the cards and tables at once draws the graph
 # after them.
 DRAWING = 0.4
@@ -46,7 +47,8 @@ def header(graph: CoactivationGraph, view: GraphView) -> None:
     )
 
 
-def inspector(graph: CoactivationGraph, view: GraphView, node: int | None) -> None:
+def inspector(graph: CoactivationGraph, view: GraphView, look: Look) -> None:
+    node = look.node
     if node is None:
         st.markdown("**Communities**")
         named = [(name, f"{size:,}") for name, size in community_names(view)]
@@ -57,7 +59,9 @@ def inspector(graph: CoactivationGraph, view: GraphView, node: int | None) -> No
     rank = int((strength > strength[node]).sum()) + 1
     with st.container(horizontal=True, vertical_alignment="center"):
         st.text(view_label(graph, node), width="stretch")
-        st.button("Clear", key="clear_node", type="tertiary", icon=":material/close:", on_click=point_at, args=(None,))
+        st.button(
+            "Clear", key="clear_node", type="tertiary", icon=":material/close:", on_click=look.point_at, args=(None,)
+        )
     left, right = st.columns(2, gap="small")
     left.metric("Strength", number(float(strength[node])), help=f"Rank {rank:,} of {graph.n:,}")
     right.metric("Activity C_ii", number(float(graph.diagonal()[node])))
@@ -77,7 +81,7 @@ def inspector(graph: CoactivationGraph, view: GraphView, node: int | None) -> No
         },
     )
     if event["selection"]["rows"]:
-        point_at(int(neighbours["node"].iloc[event["selection"]["rows"][0]]))
+        look.point_at(int(neighbours["node"].iloc[event["selection"]["rows"][0]]))
         st.rerun(scope="fragment")
     found = contexts(graph, node, limit=4, width=46)
     st.markdown("**Where it fired**")
@@ -95,67 +99,17 @@ def view_label(graph: CoactivationGraph, node: int) -> str:
     return f"{visible_token(graph.labels[node])}   (id {name})" if graph.nodes == "token" else graph.labels[node]
 
 
-def point_at(node: int | None) -> None:
-    """Select `node` (an index into the graph) from outside the canvas."""
-    st.session_state["explore_node"] = node
-    st.session_state["explore_nonce"] = st.session_state.get("explore_nonce", 0) + 1
-
-
-def start_from_url(graph: CoactivationGraph) -> None:
-    """On a page opened by its URL, or after a change of graph, take node and threshold from there (or forget them)."""
-    if st.session_state.get("explore_graph") == graph.content_hash:
-        return
-    first = "explore_graph" not in st.session_state
-    st.session_state["explore_graph"] = graph.content_hash
-    wanted = st.query_params.get("node", "") if first else ""
-    point_at(int(wanted) if wanted.isdecimal() and int(wanted) < graph.n else None)
-    try:
-        st.session_state["explore_threshold"] = float(st.query_params.get("min_weight", "0")) if first else 0.0
-    except ValueError:
-        st.session_state["explore_threshold"] = 0.0
-
-
-def place_in(view: GraphView, node: int | None) -> int | None:
-    """Index of a graph's node among the drawn ones."""
-    if node is None:
-        return None
-    at = int(np.searchsorted(view.nodes, node))
-    return at if at < view.n and view.nodes[at] == node else None
-
-
 @st.fragment
-def workbench(graph: CoactivationGraph, view: GraphView) -> None:
+def workbench(graph: CoactivationGraph, view: GraphView, look: Look) -> None:
     left, right = st.columns([13, 5], gap="medium")
+    look.follow(CANVAS, (view,))
     with left:
-        command = {
-            "nonce": f"{view.version}/{st.session_state['explore_nonce']}",
-            "selected": place_in(view, st.session_state["explore_node"]),
-        }
-        if st.session_state["explore_threshold"]:
-            command["threshold"] = st.session_state["explore_threshold"]
-        selected, threshold = canvas.graph_canvas(
-            [canvas_pane(view, parts.theme())], "explore_canvas", f"explore/{view.version}", HEIGHT, command=command
-        )
-    told = st.session_state.get("explore_told")
-    if selected != told:
-        st.session_state["explore_told"] = selected
-        if selected is None or selected.get("version") == view.version:
-            st.session_state["explore_node"] = None if selected is None else int(view.nodes[int(selected["node"])])
-    if threshold is not None:
-        st.session_state["explore_threshold"] = float(threshold)
-    node = st.session_state["explore_node"]
-    keep_in_url("node", None if node is None else str(node))
-    shown = st.session_state["explore_threshold"]
-    keep_in_url("min_weight", f"{shown:.6g}" if shown else None)
+        command = look.command(CANVAS, (view,))
+        canvas.graph_canvas([canvas_pane(view)], CANVAS, f"explore/{view.version}", HEIGHT, command=command)
     with right:
-        inspector(graph, view, node)
-
-
-def keep_in_url(name: str, value: str | None) -> None:
-    if value is None:
-        st.query_params.pop(name, None)
-    elif st.query_params.get(name) != value:
-        st.query_params[name] = value
+        inspector(graph, view, look)
+    look.tell()
+    address.settle_alone()
 
 
 def tables(graph: CoactivationGraph, view: GraphView) -> None:
@@ -225,21 +179,22 @@ def exported(graph: CoactivationGraph, form: str, limit: int) -> bytes:
 
 def draw() -> None:
     files = parts.graphs_or_stop()
+    looks.arrive("graph")
     with st.container(horizontal=True, vertical_alignment="bottom"):
         # Token graphs are the ones a person can read; names are all that is known before a file is opened.
         first_token = next((i for i, file in enumerate(files) if "token" in file.name), 0)
         file = parts.choose_graph("Graph", "graph", files, first_token)
-        size = st.segmented_control(
-            "Draw up to … nodes", list(SIZES), default="1 000", key="size", bind="query-params", required=True
-        )
+        address.hold("size", "1 000", address.among(SIZES))
+        size = st.segmented_control("Draw up to … nodes", list(SIZES), key="size", required=True)
+        address.tell("size", size, "1 000")
     head, bench = st.container(), st.container()
     graph = cached.load(file)
-    view = cached.view(graph, *SIZES[size])
-    opened = "explore_graph" not in st.session_state
-    start_from_url(graph)
+    opened = "looks" not in st.session_state
+    look = looks.look_at("explore", graph)
+    view = cached.view(graph, *SIZES[str(size)])
     # The graph is what a visitor waits for: it is sent before the cards above it.
     with bench:
-        workbench(graph, view)
+        workbench(graph, view, look)
     if opened:
         time.sleep(DRAWING)
     with head:

@@ -15,7 +15,7 @@ from gfvizui import parts, places
 import gfviz
 from gfviz.errors import GfvizError
 from gfviz.paths import app_dir, sample_data_dir
-from gfviz.runs import RunDirectory
+from gfviz.runs import RunDirectory, glance
 from gfviz.runs.imports import import_runs, is_foreign
 
 
@@ -58,16 +58,14 @@ def recent_runs() -> None:
         parts.empty(
             "No runs yet",
             f"Runs are looked for in {parts.plain(str(places.runs_root()))}.",
-            "gfviz demo\ngfviz fuse CONFIG.yaml",
+            f"{places.demo_command()}\ngfviz fuse CONFIG.yaml",
         )
         return
-    rows = []
-    for run in runs:
-        status = run.status()
-        record = run.record()
-        rows.append(
-            {"run": run.id, "state": status.state, "step": max(status.step, 0), "started": parts.when(record.created)}
-        )
+    looks = [glance(run) for run in runs]
+    rows = [
+        {"run": look.run.id, "state": look.state, "step": look.step, "started": parts.when(look.created)}
+        for look in looks
+    ]
     event = st.dataframe(
         pd.DataFrame(rows),
         hide_index=True,
@@ -78,6 +76,7 @@ def recent_runs() -> None:
         column_config={"step": st.column_config.NumberColumn(width="small")},
     )
     st.caption("Choose a row to watch it.")
+    parts.damaged(looks)
     if event["selection"]["rows"]:
         st.switch_page("views/runs.py", query_params={"run": runs[event["selection"]["rows"][0]].id})
 
@@ -171,10 +170,7 @@ def draw() -> None:
         import_file()
         st.markdown("**Demo**")
         st.caption("Graphs of two shipped models, their certified distance and a short fusion, in about four minutes.")
-        st.code(
-            f"gfviz demo --runs {places.runs_root()}" if str(places.runs_root()) != "runs" else "gfviz demo",
-            language="bash",
-        )
+        st.code(places.demo_command(), language="bash")
 
 
 parts.page(draw)

@@ -1,11 +1,12 @@
 """Train: a fusion's configuration as a form, what it will cost, the equivalent command, and the launch."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import streamlit as st
 import yaml
-from gfvizui import forms, parts, places
+from gfvizui import address, forms, parts, places, preflight
 
 from gfviz.errors import GfvizError
 from gfviz.figures import duration
@@ -20,7 +21,7 @@ from gfviz.fusion.config import (
     TrainingConfig,
     parse_config,
 )
-from gfviz.fusion.data import read_examples
+from gfviz.fusion.trust import FLAG, asks_for_code, refuse_code
 from gfviz.paths import sample_data_dir
 from gfviz.runs import RunDirectory
 
@@ -59,22 +60,32 @@ def of_run(run: RunDirectory) -> dict[str, Any]:
 
 
 def starting_point() -> tuple[dict[str, Any], str]:
-    """The values that the form begins with: those of a run, the shipped example, or none; and the choice's name."""
+    """The values that the form begins with: those of a run, the shipped example, or none; and a key."""
     runs = [run for run in places.find_runs() if run.record().kind == "fusion"]
-    chosen = st.selectbox("Start from", [EXAMPLE, BLANK, *(run.id for run in runs)], key="start", bind="query-params")
+    choices = [EXAMPLE, BLANK, *(run.id for run in runs)]
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        address.hold("start", EXAMPLE, address.among(choices))
+        chosen = st.selectbox("Start from", choices, key="start")
+        address.tell("start", chosen, EXAMPLE)
+        anew = st.session_state.setdefault("train_anew", {})
+        if st.button("Start over", icon=":material/undo:", key="start_over", help="Take back what you changed"):
+            anew[chosen] = anew.get(chosen, 0) + 1
     run = next((run for run in runs if run.id == chosen), None)
-    return (of_run(run) if run else example() if chosen == EXAMPLE else {}), chosen
+    # Widgets of another key begin with their defaults.
+    tag = f"{chosen} {anew[chosen]}" if chosen in anew else chosen
+    return (of_run(run) if run else example() if chosen == EXAMPLE else {}), tag
 
 
 def teachers(start: list[dict[str, Any]], tag: str) -> list[dict[str, Any]]:
     """One row of widgets for each teacher."""
-    count = int(st.number_input("Teachers", 0, 8, max(len(start), 0), key=f"{tag}.count", width=150))
+    count = int(st.number_input("Teachers", 0, 8, len(start), key=f"{tag}.count", width=150, persist_state="session"))
     made = []
     for index in range(count):
         values = start[index] if index < len(start) else {"name": f"teacher-{index + 1}"}
         with st.container(border=True):
             fields = ["name", "model", "weight", "token", "structure", "control"]
-            first = forms.section(TeacherConfig, f"{tag}.{index}", values, fields, 3)
+            check = None if values.get("cache") else preflight.path_fault
+            first = forms.section(TeacherConfig, f"{tag}.{index}", values, fields, 3, check)
             kept = forms.trimmed(TeacherConfig, {key: value for key, value in values.items() if key not in fields})
             made.append({**first, **kept})
     return made
@@ -88,28 +99,44 @@ def configuration() -> dict[str, Any]:
     made |= forms.section(FusionConfig, tag, start, ["name", "seed", "mode"], 3)
     pivot = start.get("pivot", {})
     kept = forms.trimmed(PivotConfig, {key: value for key, value in pivot.items() if key != "model"})
-    made["pivot"] = {**forms.section(PivotConfig, f"{tag}.pivot", pivot, ["model"], 1), **kept}
+    made["pivot"] = {**forms.section(PivotConfig, f"{tag}.pivot", pivot, ["model"], 1, preflight.path_fault), **kept}
     made["teachers"] = teachers(start.get("teachers", []), f"{tag}.teachers")
     st.markdown("**Data**")
-    made["data"] = forms.section(DataConfig, f"{tag}.data", start.get("data", {}), ["train", "evaluation"], 2)
+    data, files = start.get("data", {}), ["train", "evaluation"]
+    made["data"] = forms.section(DataConfig, f"{tag}.data", data, files, 2, preflight.path_fault)
     st.markdown("**Loss and training**")
     loss, training = start.get("loss", {}), start.get("training", {})
     made["loss"] = forms.section(LossConfig, f"{tag}.loss", loss, FIRST_LOSS, 3)
-    made["training"] = forms.section(TrainingConfig, f"{tag}.training", training, FIRST_TRAINING, 3)
+    made["training"] = forms.section(
+        TrainingConfig, f"{tag}.training", training, FIRST_TRAINING, 3, length_check(tag, training)
+    )
     with st.expander("Everything else"):
         for title, key, model, shown in (
             ("Loss", "loss", LossConfig, FIRST_LOSS),
             ("Training", "training", TrainingConfig, FIRST_TRAINING),
-            ("Data", "data", DataConfig, ["train", "evaluation"]),
+            ("Data", "data", DataConfig, files),
             ("Evaluation", "evaluation", EvaluationConfig, []),
             ("Teacher–student distance", "graph", GraphConfig, []),
         ):
             st.caption(title)
             rest = forms.simple_fields(model, tuple(shown))
-            found = forms.section(model, f"{tag}.{key}", start.get(key, {}), rest, 4)
+            found = forms.section(model, f"{tag}.{key}", start.get(key, {}), rest, 2, preflight.path_fault)
             made[key] = {**made.get(key, {}), **found}
     made["runs"] = str(places.runs_root())
-    return {key: value for key, value in made.items() if value not in ({}, [])}
+    # Sections that must be there stay: what is missing in them is then named by its own key.
+    return {key: value for key, value in made.items() if value not in ({}, []) or key in ("pivot", "training")}
+
+
+def length_check(tag: str, start: dict[str, Any]) -> Callable[[str, Any], str | None]:
+    """Says beside the steps what is wrong with them and the epochs together, which are asked for further down."""
+    epochs = st.session_state.get(f"{tag}.training.epochs", start.get("epochs"))
+
+    def check(name: str, value: Any) -> str | None:
+        if name != "steps" or (value is None) != (epochs is None):
+            return None
+        return "give this, or epochs under Everything else" + ("" if value is None else ", not both")
+
+    return check
 
 
 def megabytes(model: str) -> float | None:
@@ -122,17 +149,16 @@ def megabytes(model: str) -> float | None:
 
 def estimate(config: FusionConfig) -> None:
     """What the launch will read, hold and take, as far as that is known beforehand."""
-    try:
-        examples = len(read_examples(config.data.train)) if config.data.train else 0
-    except GfvizError as error:
-        st.warning(parts.plain(str(error)), icon=":material/warning:")
-        return
+    examples = preflight.examples_in(config.data.train)
     training = config.training
     batch = training.batch_size * training.accumulation
     steps = training.steps or max(1, round((training.epochs or 1) * examples / batch))
     sizes = [megabytes(config.pivot.model), *(megabytes(teacher.model) for teacher in config.teachers)]
     # Weights, gradients and two moments of AdamW in float32; teachers hold weights alone.
-    memory = None if None in sizes else 4 * (sizes[0] or 0) + sum(size or 0 for size in sizes[1:])
+    held = [size or 0.0 for size in sizes[1:]] or [0.0]
+    # A pairwise fusion holds one teacher at a time.
+    together = max(held) if config.mode == "pairwise" else sum(held)
+    memory = None if None in sizes else 4 * (sizes[0] or 0) + together
     speed = seconds_per_step(config)
     st.markdown("**What it will cost**")
     parts.cards(
@@ -146,7 +172,7 @@ def estimate(config: FusionConfig) -> None:
             (
                 "Model memory",
                 "–" if memory is None else f"{memory:,.0f} MB",
-                "Weights and optimizer; activations on top",
+                "Weights and optimizer; activations on top. Of a hub model the detailed plan knows it.",
             ),
             (
                 "Time",
@@ -203,6 +229,7 @@ def seconds_per_step(config: FusionConfig) -> float | None:
         alike = (
             other.get("pivot", {}).get("model") == config.pivot.model
             and len(other.get("teachers", [])) == len(config.teachers)
+            and other.get("mode", "unified") == config.mode
             and other.get("training", {}).get("batch_size") == config.training.batch_size
         )
         if alike and status.state == "finished" and status.step > 0 and status.started and status.ended:
@@ -229,22 +256,29 @@ def draw() -> None:
         st.markdown("**Configuration**")
         try:
             config = parse_config(values)
+            # The form may have begun as the configuration of a run from elsewhere.
+            refuse_code(values, "this form")
         except GfvizError as error:
             config = None
             st.error(parts.plain(str(error)), icon=":material/error:")
+        wrong = preflight.faults(config) if config else []
+        if wrong:
+            st.error(parts.plain("; ".join(wrong)), icon=":material/error:")
+        ready = config is not None and not wrong
         text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
         st.code(text, language="yaml", height=360)
         st.caption("The same from a terminal, with the configuration above saved as fusion.yaml:")
-        st.code("gfviz fuse fusion.yaml --detach", language="bash")
+        trusting = f" {FLAG}" if asks_for_code(values) else ""
+        st.code(f"gfviz fuse fusion.yaml --detach{trusting}", language="bash")
         with st.container(horizontal=True):
             st.download_button("Save as fusion.yaml", text, "fusion.yaml", "text/yaml", on_click="ignore")
             started = st.button(
-                "Launch", type="primary", icon=":material/play_arrow:", disabled=config is None, key="launch"
+                "Launch", type="primary", icon=":material/play_arrow:", disabled=not ready, key="launch"
             )
-        if config is not None:
+        if config is not None and ready:
             estimate(config)
             detailed(config, text)
-    if config is not None and started:
+    if config is not None and ready and started:
         launch(config)
 
 

@@ -4,6 +4,7 @@ import contextlib
 import os
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -11,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from streamlit.testing.v1 import AppTest
 
 from gfviz.app_options import app_command
 from gfviz.graph import CoactivationGraph, TextRecord
+from gfviz.paths import app_dir
 from gfviz.runs import RunDirectory
 from gfviz.signals import TopKLogits
 from tests.browsers import headless_chromium
@@ -77,6 +80,26 @@ def home(tmp_path_factory) -> Path:
         make_graph(seed, "rank").save(root / "graphs" / f"{name}-rank.safetensors")
         make_run(root, name)
     return root
+
+
+@pytest.fixture
+def opened(monkeypatch, home):
+    """Opens a page of the app on the synthetic folder (or on `root`)."""
+
+    monkeypatch.setenv("GFVIZ_RUNS", str(home))
+    monkeypatch.setattr(sys, "argv", ["main.py"])
+    monkeypatch.syspath_prepend(str(app_dir()))
+
+    def open_page(name: str, root: Path = home, **query: str | list[str]) -> AppTest:
+        monkeypatch.setenv("GFVIZ_RUNS", str(root))
+        page = AppTest.from_file(str(app_dir() / "views" / f"{name}.py"), default_timeout=60)
+        for key, value in query.items():
+            page.query_params[key] = value
+        page.run()
+        assert not page.exception, page.exception
+        return page
+
+    return open_page
 
 
 def free_port() -> int:

@@ -3,10 +3,12 @@
 import csv
 import json
 import re
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
 
+from gfviz.figures.palette import DARK, LIGHT
 from gfviz.runs import list_runs
 from tests.app.conftest import HOSTILE, make_graph
 
@@ -121,15 +123,18 @@ def test_the_edges_look_the_same_however_the_slider_came_there(tab):
     assert tab.errors == []
 
 
-def test_search_selects_and_the_inspector_follows(tab):
-    tab.open("explore?graph=one-token")
-    tab.page.locator(".search").fill("word12")
-    tab.page.locator(".search").press("Enter")
-    expect(tab.page.get_by_text("word12 (id 17)")).to_be_visible(timeout=20_000)
-    tab.calm()
-    assert "node=17" in tab.page.url
-    tab.page.get_by_role("button", name="Clear").click()
-    expect(tab.page.locator(".gfviz[data-selected='']")).to_have_count(1)
+def saved(tab, form: str) -> tuple[str, bytes]:
+    """Name and content of the file that the canvas saves as PNG or SVG."""
+    with tab.page.expect_download() as download:
+        tab.page.get_by_role("button", name=re.compile(f"Save this view as an? {form}")).click()
+    return download.value.suggested_filename, Path(download.value.path()).read_bytes()
+
+
+def place_of(tab, label: str) -> list[float]:
+    """Where on the screen a node is."""
+    found = re.search(rf'cx="([^"]+)" cy="([^"]+)"[^>]*><title>{label}</title>', saved(tab, "SVG")[1].decode())
+    assert found, label
+    return [float(found[1]), float(found[2])]
 
 
 def test_camera_survives_a_rerun_and_a_change_of_data(tab):
@@ -140,6 +145,15 @@ def test_camera_survives_a_rerun_and_a_change_of_data(tab):
         tab.page.wait_for_timeout(250)
     zoomed = settled_camera(tab)
     assert zoomed[2] < 0.5
+    # A node that was moved stays there as well.
+    tab.page.locator(".search").fill("word12")
+    tab.page.locator(".search").press("Enter")
+    before = place_of(tab, "␣word12")
+    for _ in range(5):
+        tab.page.locator(".gfviz").press("Alt+ArrowRight")
+    zoomed = settled_camera(tab)
+    moved = place_of(tab, "␣word12")
+    assert moved[0] > before[0] + 20
     tab.page.get_by_role("tab", name="Edges").click()
     tab.calm()
     assert camera(tab) == zoomed
@@ -152,6 +166,7 @@ def test_camera_survives_a_rerun_and_a_change_of_data(tab):
     tab.page.get_by_role("option", name="one-token").click()
     tab.calm()
     assert settled_camera(tab) == zoomed
+    assert place_of(tab, "␣word12") == pytest.approx(moved, abs=0.2)
 
 
 def test_keyboard_alone_walks_zooms_and_clears(tab):
@@ -219,10 +234,40 @@ def test_compare_cameras_move_together_and_partners_are_told(tab):
     assert (here[0], there[0]) in (("0", "1"), ("1", "0"))
     tab.page.keyboard.press("o")
     assert tab.canvas("selected") == here
+    # The files hold both graphs and the links that are shown: of this node now, of the heaviest without one.
+    assert [saved(tab, form)[0] for form in ("PNG", "SVG")] == ["graphs.png", "graphs.svg"]
+    assert saved(tab, "SVG")[1].count(b"<path") == 1
+    expect(tab.page).to_have_url(re.compile(f"node=a{here[2:]}$"), timeout=20_000)
+    tab.page.reload()
+    expect(tab.page.locator(f".gfviz[data-selected='{here}']")).to_have_count(1, timeout=20_000)
+    settled_camera(tab)
+    # In the middle of its pane, the first of the file.
+    assert place_of(tab, "␣word3")[1] == pytest.approx(236, abs=30)
+    root.press("Escape")
+    root.press("0")
+    settled_camera(tab)
+    assert saved(tab, "SVG")[1].count(b"<path") > 50
+    tab.page.get_by_role("button", name="Draw the coupling").click()
+    assert b"<path" not in saved(tab, "SVG")[1]
     sizes = [text.split("|") for text in tab.page.locator(".legend .quiet").all_inner_texts()]
     for side, seed in enumerate((0, 1)):
         assert sum(int(pair[side]) for pair in sizes) == make_graph(seed).n
+    # The page's theme is followed while it is open.
+    for scheme, theme in (("light", LIGHT), ("dark", DARK)):
+        tab.page.emulate_media(color_scheme=scheme)
+        expect(tab.page.locator(".legend .dot").first).to_have_css("background-color", rgb(theme.groups[0]))
+        assert theme.groups[0] in saved(tab, "SVG")[1].decode()
     assert tab.errors == []
+
+
+def rgb(color: str) -> str:
+    return f"rgb({', '.join(str(int(color[k : k + 2], 16)) for k in (1, 3, 5))})"
+
+
+CUT_LABELS = """() => [...document.querySelectorAll('[data-testid=stWidgetLabel]')].filter((label) =>
+  [label, ...label.querySelectorAll('*')].some((part) =>
+    part.scrollWidth > part.clientWidth + 1 && getComputedStyle(part).overflow !== 'visible')
+).map((label) => label.innerText)"""
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -243,6 +288,20 @@ def test_every_page_in_both_themes_and_nothing_leaves_the_machine(chromium, app_
         assert tab.page.locator("[data-testid=stException]").count() == 0
         wide = tab.page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
         assert wide, f"{name} is wider than the window"
+        if name == "Train" and theme == "light":
+            tab.page.get_by_text("Everything else").click()
+            tab.calm()
+            assert tab.page.get_by_text("Evaluate at the end").is_visible()
+            assert tab.page.evaluate(CUT_LABELS) == []
+    if theme == "light":
+        # The way back leads to the view that was left.
+        view = {"a=two-rank", "b=one-rank", "budget=standard", "p=1"}
+        tab.open("distance?" + "&".join(sorted(view)))
+        tab.page.get_by_role("link", name="Home", exact=True).click()
+        tab.calm()
+        tab.page.go_back()
+        expect(tab.page.get_by_text("GW_1 is at least")).to_be_visible(timeout=20_000)
+        assert view <= set(tab.page.url.split("?")[1].split("&"))
     assert tab.outside() == []
     assert tab.errors == []
     assert tab.page.evaluate("window.hacked") is None
@@ -308,16 +367,9 @@ def test_without_webgl_the_canvas_says_so(chromium, app_url):
 def test_files_for_other_programs(tab, tmp_path):
     tab.open("explore?graph=one-token")
     tab.canvas("ready")
-    kept = {}
-    for name in ("PNG", "SVG"):
-        with tab.page.expect_download() as download:
-            tab.page.get_by_role(
-                "button", name=f"Save this view as {'a PNG image' if name == 'PNG' else 'an SVG drawing'}"
-            ).click()
-        kept[name] = tmp_path / name
-        download.value.save_as(kept[name])
-    assert kept["PNG"].read_bytes().startswith(b"\x89PNG")
-    drawing = kept["SVG"].read_text()
+    kept = {name: saved(tab, name)[1] for name in ("PNG", "SVG")}
+    assert kept["PNG"].startswith(b"\x89PNG")
+    drawing = kept["SVG"].decode()
     assert drawing.count("<circle") == make_graph(0).n
     assert "<script>window" not in drawing
     tab.page.get_by_role("tab", name="Files").click()

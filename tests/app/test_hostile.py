@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import expect
 
-from gfviz.runs import RunDirectory
+from gfviz.runs import RunDirectory, list_runs
 from tests.app.conftest import HOSTILE, Tab, make_graph, serving
 
 pytestmark = pytest.mark.browser
@@ -81,6 +81,14 @@ def test_nothing_that_a_stranger_wrote_acts_anywhere(chromium, hostile_root, tmp
                     tab.page.get_by_role("tab", name=name).click()
                     tab.calm()
                     assert tab.page.evaluate(_PROBE) == {"hacked": None, "made": []}
+        tab.open(f"runs?run={runs[0]}")
+        tab.page.get_by_role("button", name="Delete").click()
+        sure = tab.page.get_by_role("button", name="Delete for good")
+        sure.click()
+        expect(sure).to_have_count(0, timeout=20_000)
+        tab.calm()
+        assert sure.count() == 0, "the question stayed open, about another run"
+        assert [run.id for run in list_runs(hostile_root)] == runs[1:]
         assert tab.errors == []
         assert tab.outside() == []
     context.close()

@@ -10,7 +10,7 @@ import time
 import pytest
 from playwright.sync_api import expect
 
-from tests.app.conftest import Tab, serving
+from tests.app.conftest import Tab, make_graph, serving
 
 pytestmark = pytest.mark.browser
 
@@ -60,6 +60,9 @@ def test_a_live_run_ticks_outlives_the_app_and_its_death_is_seen(chromium, live,
         tab.page.goto(f"{address}/runs?run={run_id}")
         expect(tab.page.get_by_test_id("stProgress").first).to_be_visible(timeout=60_000)
         first = shown_step(tab)
+        # A graph saved meanwhile is shown without anybody asking for it.
+        make_graph(0, "rank").save(root / run_id / "graphs" / "step-000001-student.safetensors")
+        expect(tab.page.get_by_text("Graphs over training")).to_be_visible(timeout=20_000)
         wait_for_step(tab, first + 45)
     assert writer.poll() is None, "the run died with the app"
     with serving(root, tmp_path_factory.mktemp("live") / "second.log") as address:

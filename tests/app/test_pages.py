@@ -1,5 +1,6 @@
 """The logic of every page, through Streamlit's own test runner."""
 
+import json
 import sys
 import tomllib
 from pathlib import Path
@@ -10,27 +11,10 @@ from streamlit.testing.v1 import AppTest
 
 from gfviz.app_options import OPTIONS, app_command
 from gfviz.errors import GfvizError
+from gfviz.figures import visible_token
 from gfviz.paths import app_dir
 from gfviz.runs import RunDirectory, list_runs
 from tests.app.conftest import make_graph, make_run
-
-
-@pytest.fixture
-def opened(monkeypatch, home):
-    """Opens a page of the app on the synthetic folder (or on `root`)."""
-
-    def open_page(name: str, root: Path = home, **query: str) -> AppTest:
-        monkeypatch.setenv("GFVIZ_RUNS", str(root))
-        monkeypatch.setattr(sys, "argv", ["main.py"])
-        monkeypatch.syspath_prepend(str(app_dir()))
-        page = AppTest.from_file(str(app_dir() / "views" / f"{name}.py"), default_timeout=60)
-        for key, value in query.items():
-            page.query_params[key] = value
-        page.run()
-        assert not page.exception, page.exception
-        return page
-
-    return open_page
 
 
 def metrics(page: AppTest) -> dict[str, str]:
@@ -42,6 +26,9 @@ def test_every_page_stands_on_an_empty_folder(opened, tmp_path, name):
     page = opened(name, tmp_path)
     said = " ".join(item.value for item in [*page.markdown, *page.caption, *page.code])
     assert "gfviz " in said
+    if name != "train":
+        # Of this app's folder: the default one is another.
+        assert f"gfviz demo --runs {tmp_path}" in said
 
 
 def test_home_lists_graphs_and_runs(opened, home):
@@ -78,6 +65,22 @@ def test_explore_ignores_a_node_that_is_not_there(opened):
     assert not page.text
 
 
+@pytest.mark.parametrize("weight", ["nan", "inf", "-1", "x"])
+def test_explore_ignores_a_threshold_that_is_none(opened, weight):
+    page = opened("explore", graph="one-token", node="7", min_weight=weight)
+    assert page.query_params == {"graph": "one-token", "node": "7"}
+
+
+def test_the_address_names_the_graphs_also_where_they_are_the_default(opened):
+    page = opened("explore")
+    from gfvizui import places
+
+    first = next(file.name for file in places.find_graphs() if "token" in file.name)
+    assert page.query_params["graph"] == first
+    pair = opened("compare", match="token").query_params
+    assert pair == {"match": "token", "a": first, "b": "two-token"}
+
+
 def test_distance_certifies_what_the_library_says(opened):
     from gfviz.gromov import gromov_wasserstein
 
@@ -109,6 +112,13 @@ def test_compare_counts_shared_labels(opened):
     table = page.dataframe[-1].value
     first, second = table.iloc[0]["weight A"], table.iloc[0]["weight B"]
     assert table["A − B"].abs().is_monotonic_decreasing
+    # A node of either graph, from the URL: it goes to its namesake, and the column of numbers has room for them.
+    page = opened("compare", a="one-token", b="two-token", match="token", node="b9", min_weight="0.001")
+    assert page.text[0].value == f"{visible_token(two.labels[9])}   in B"
+    assert page.dataframe[0].value[["goes to", "share"]].to_numpy().tolist() == [[visible_token(two.labels[9]), 1.0]]
+    assert json.loads(page.dataframe[0].proto.columns)["share"]["width"] >= 120
+    assert page.query_params["node"] == "b9"
+    assert page.query_params["min_weight"] == "0.001"
     assert table.iloc[0]["A − B"] == pytest.approx(first - second)
 
 
@@ -132,8 +142,6 @@ def test_runs_filter(opened):
 def test_a_killed_run_is_called_killed(opened, tmp_path, monkeypatch):
     run = make_run(tmp_path, "gone", state="running")
     record = run.path / "run.json"
-    import json
-
     facts = json.loads(record.read_text())
     # The same process number, another time of birth: the writer is gone and its number was given to another process.
     facts["process"]["ticks"] = 1
@@ -150,7 +158,7 @@ def test_tags_and_delete(opened, tmp_path):
     page.text_input(key=f"tags_{run.id}").set_value("a, b")
     page.button(key="save_tags").click().run()
     assert run.tags == ("a", "b")
-    page.button(key="delete").click().run()
+    page.button(key=f"delete_{run.id}").click().run()
     assert list_runs(tmp_path) == []
 
 
@@ -158,7 +166,7 @@ def test_train_names_the_key_that_is_wrong_and_builds_the_configuration(opened, 
     run = next(run for run in list_runs(home) if run.record().name == "one")
     page = opened("train", start=run.id)
     assert "lambda: 0.25" in page.code[0].value
-    assert not page.error
+    assert "data\\.train" in page.error[0].value, "this run was made without files"
     page.number_input(key=f"{run.id}.training.steps").set_value(0).run()
     assert "training" in page.error[0].value.replace("\\", "")
     assert page.button(key="launch").disabled
@@ -185,6 +193,15 @@ def test_train_opens_on_a_fusion_that_can_be_launched_and_plans_it(opened, tmp_p
     assert table["pivot weights"] == pytest.approx(found.memory["pivot weights"] / 1e6)
     page.number_input(key="the shipped task models.training.batch_size").set_value(32).run()
     assert not page.dataframe, "a plan of another configuration is not shown"
+
+
+def test_no_click_in_the_app_lets_a_strangers_run_bring_code(opened, tmp_path):
+    models = {"pivot": {"model": "someone/model", "trust_remote_code": True}}
+    run = RunDirectory.create(tmp_path, {"name": "x", **models, "training": {"steps": 1}})
+    page = opened("train", tmp_path, start=run.id)
+    assert "pivot.trust_remote_code: a file cannot" in page.error[0].value.replace("\\", "")
+    assert page.button(key="launch").disabled
+    assert page.code[1].value == "gfviz fuse fusion.yaml --detach --trust-remote-code"
 
 
 def test_import_refuses_what_is_no_graph(monkeypatch, tmp_path):

@@ -1,6 +1,8 @@
 """The commands as a user types them: what they print, what they write, and what they refuse."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 
@@ -28,9 +30,9 @@ def graphs(tmp_path):
     return tmp_path / "a.safetensors", tmp_path / "b.safetensors"
 
 
-def _gfviz(*args, cwd=None):
+def _gfviz(*args, cwd=None, limit=None):
     found = subprocess.run(
-        [sys.executable, "-m", "gfviz.cli", *map(str, args)], capture_output=True, text=True, cwd=cwd
+        [sys.executable, "-m", "gfviz.cli", *map(str, args)], capture_output=True, text=True, cwd=cwd, timeout=limit
     )
     return found.returncode, found.stdout, found.stderr
 
@@ -123,3 +125,97 @@ def test_help_reads_well_for_every_command():
         own = runner.invoke(app, [command, "--help"])
         assert own.exit_code == 0
         assert "Usage" in own.output
+
+
+LONG = "a" * 300
+
+
+@pytest.mark.parametrize("args", [
+    ["runs", "show", LONG],
+    ["runs", "list", "--runs", LONG],
+    ["runs", "import", LONG],
+    ["export", LONG, "--to", "csv"],
+    ["fuse", LONG],
+    ["eval", LONG, "--data", "x.jsonl"],
+], ids=lambda args: " ".join(args[:2])[:12])  # fmt: skip
+def test_a_name_that_no_file_can_have_is_one_line(args, tmp_path):
+    code, out, said = _gfviz(*args, cwd=tmp_path)
+    assert (code, out) == (2, "")
+    assert said.startswith("error: ")
+    assert "File name too long" in said
+    assert len(said.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("error, shown", [
+    (OSError(errno.ENOSPC, "No space left on device"), "error: No space left on device\n"),
+    (FileNotFoundError(errno.ENOENT, "No such file or directory", "a\x1b[2Jb"), "error: a\\x1b[2Jb: No such file"),
+    (PermissionError(errno.EACCES, "Permission denied", "x"), "error: x: Permission denied\n"),
+])  # fmt: skip
+def test_the_systems_refusal_is_one_line(monkeypatch, capsys, error, shown):
+    from gfviz import cli
+
+    monkeypatch.setattr(cli, "app", lambda: (_ for _ in ()).throw(error))
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 2
+    assert capsys.readouterr().err.startswith(shown)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError("a fault of ours"), OSError(errno.EBADF, "Bad file descriptor"), KeyError("x")]
+)
+def test_faults_of_our_own_are_not_hidden(monkeypatch, error):
+    from gfviz import cli
+
+    monkeypatch.setattr(cli, "app", lambda: (_ for _ in ()).throw(error))
+    with pytest.raises(type(error)):
+        cli.main()
+
+
+def test_nothing_in_an_error_acts_on_the_terminal(tmp_path):
+    (tmp_path / "c.yaml").write_text('pivot: {model: x}\ntraining: {steps: 1}\n"\\e]0;title\\a\\e[2Jkey\u202e": 1\n')
+    code, _, said = _gfviz("fuse", "c.yaml", cwd=tmp_path)
+    assert code == 2
+    assert "\\x1b]0;title\\x07\\x1b[2Jkey\\u202e: unknown key" in said
+    assert all(letter.isprintable() for letter in said.rstrip("\n"))
+
+
+def test_runs_list_shows_a_damaged_run_among_the_others(tmp_path):
+    from gfviz.runs import RunDirectory
+
+    good, bad = (RunDirectory.create(tmp_path, {"a": 1}, name=name) for name in ("good", "bad"))
+    for run in (good, bad):
+        with run.writer() as writer:
+            writer.log(7, {"loss/total": 1.0})
+    bad.metrics_path.write_bytes(b"?" * 5000)
+    done = runner.invoke(app, ["runs", "list", "--runs", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    lines = {run.id: next(line for line in done.output.splitlines() if run.id in line) for run in (good, bad)}
+    assert "finished" in lines[good.id]
+    assert "damaged" in lines[bad.id]
+    assert "metrics store" in " ".join(done.output.split())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes of POSIX")
+def test_a_pipe_in_the_place_of_a_runs_files_is_not_waited_for(tmp_path):
+    from gfviz.runs import RunDirectory
+
+    one, two = (RunDirectory.create(tmp_path / "runs", {"a": number}) for number in (1, 2))
+    (one.path / "config.yaml").unlink()
+    os.mkfifo(one.path / "config.yaml")
+    (two.path / "run.json").unlink()
+    os.mkfifo(two.path / "run.json")
+    for args in (["compare", one.path.name, one.path.name], ["show", two.path.name]):
+        code, _, said = _gfviz("runs", *args, "--runs", tmp_path / "runs", limit=60)
+        assert code == 2
+        assert "no ordinary file" in said
+
+
+def test_an_import_says_what_it_left_out(tmp_path):
+    from tests.runs.test_runs_imports import nested, trackio
+
+    row = ("1", "one", "2026-01-02T03:04:05", 1, '{"loss": 1}')
+    trackio(tmp_path / "p.db", [row], configs=[("1", nested(400))])
+    done = runner.invoke(app, ["runs", "import", str(tmp_path / "p.db"), "--runs", str(tmp_path / "runs")])
+    assert done.exit_code == 0, done.output
+    assert "the configuration was left out: it is nested more than 32 deep" in done.output

@@ -26,7 +26,9 @@ export class Canvas {
     this.showLinks = true;
     this.hiddenGroups = new Set();
     this.threshold = 0;
-    this.told = { selected: undefined, threshold: undefined };
+    this.nonce = null; // of the last command obeyed
+    this.known = {}; // what Python holds, as far as it was told or has said
+    this.stamp = 0;
     this.camera = new SharedCamera(this);
     this.keyboard = new Keyboard(this);
     this.overlay = new Overlay(this);
@@ -63,14 +65,22 @@ export class Canvas {
     this.frame.style.height = `${data.height}px`;
     this.sideBySide(data.panes.length);
     const versions = data.panes.map((pane) => pane.version).join("|");
-    if (versions !== this.versions) this.load(data, versions);
+    const fresh = versions !== this.versions;
+    const returned = fresh && Boolean(this.memory.camera);
+    if (fresh) this.load(data, versions);
     this.applyLinks(data.links);
-    if (data.command && data.command.nonce !== this.memory.nonce) {
-      this.memory.nonce = data.command.nonce;
-      if ("threshold" in data.command) this.setThreshold(data.command.threshold);
-      if ("selected" in data.command) this.goTo(data.command.side || 0, data.command.selected);
-    }
+    // A canvas that is mounted anew has obeyed nothing yet: it takes over what Python holds.
+    if (data.command && data.command.nonce !== this.nonce) this.obey(data.command, !returned);
     this.refreshText();
+  }
+
+  obey({ nonce, threshold, side, selected }, centre) {
+    this.nonce = nonce;
+    this.setThreshold(threshold);
+    this.goTo(side || 0, selected, centre);
+    // A node that Python holds and nobody has drawn is not selected here, but can be cleared from here.
+    const here = this.selected;
+    this.known = { threshold: JSON.stringify({ value: this.threshold }), selected: here ? JSON.stringify(here) : undefined };
   }
 
   sideBySide(wanted) {
@@ -101,23 +111,26 @@ export class Canvas {
     const kept = this.selected && this.panes[this.selected.side].model?.labels[this.selected.node];
     data.panes.forEach((part, side) => {
       const pane = this.panes[side];
-      const pins = this.memory.pins?.[side] || [];
       const model = new GraphModel(part);
       pane.hovered = null;
       pane.cursor = null;
       pane.found = [];
       pane.marks = [];
       const place = new Map(model.labels.map((label, i) => [label, i]));
-      pane.pinned = new Set(pins.map((label) => place.get(label)).filter((i) => i !== undefined));
+      const pins = (this.memory.pins?.[side] || [])
+        .map((pin) => ({ ...pin, node: model.labels[pin.node] === pin.label ? pin.node : place.get(pin.label) }))
+        .filter((pin) => pin.node !== undefined);
+      pane.pinned = new Set(pins.map((pin) => pin.node));
       const again = kept !== null && this.selected?.side === side ? place.get(kept) : undefined;
       if (this.selected?.side === side) this.selected = again === undefined ? null : { side, node: again };
       pane.selected = this.selected?.side === side ? this.selected.node : null;
-      pane.load(model);
+      pane.load(model, pins);
       pane.title.textContent = model.title;
       const camera = this.memory.camera;
       if (camera) pane.sigma.getCamera().setState(camera);
     });
     this.versions = versions;
+    this.known = {};
     const weights = this.panes.flatMap((pane) => (pane.model.m ? [pane.model.weight[pane.model.m - 1], pane.model.weight[0]] : []));
     this.high = weights.length ? Math.max(...weights) : 0;
     // Ten decades are enough for a slider; below that a weight is noise.
@@ -154,29 +167,36 @@ export class Canvas {
     if (theme.key === this.theme.key) return;
     this.theme = theme;
     this.panes.forEach((pane) => pane.recolor(theme));
+    this.legendSlot.replaceChildren(legend(this));
+    this.overlay.drawLinks();
   }
 
   // -- state -------------------------------------------------------------------------------------------------------
 
   remember() {
     this.memory.threshold = this.threshold;
-    this.memory.pins = this.panes.map((pane) => [...pane.pinned].map((i) => pane.model.labels[i]));
+    this.memory.pins = this.panes.map((pane) =>
+      [...pane.pinned].map((node) => ({ node, label: pane.model.labels[node], ...pane.model.at(node) })),
+    );
     if (this.panes[0]?.sigma) this.memory.camera = this.panes[0].sigma.getCamera().getState();
   }
 
+  /** Tell Python what it does not hold already. The stamp parts two reports of one value, between which it was changed. */
   report(name, value) {
     const text = JSON.stringify(value);
-    if (this.told[name] === text) return;
-    this.told[name] = text;
-    this.tell(name, value);
+    if (this.known[name] === text) return;
+    this.known[name] = text;
+    this.stamp = Math.max(Date.now(), this.stamp + 1);
+    this.tell(name, { ...value, versions: this.versions, stamp: this.stamp });
   }
 
   slide(position, final) {
     this.setThreshold(weightAt(position, this.low, this.high));
-    if (final) this.report("threshold", this.threshold);
+    if (final) this.report("threshold", { value: this.threshold });
   }
 
-  setThreshold(value) {
+  setThreshold(wanted) {
+    const value = Number.isFinite(wanted) ? wanted : 0;
     this.threshold = value;
     this.panes.forEach((pane) => pane.setThreshold(value));
     const shown = this.panes.reduce((sum, pane) => sum + pane.model.countAbove(value), 0);
@@ -202,13 +222,13 @@ export class Canvas {
     else if (this.egoDepth) this.setEgo(this.egoDepth);
     this.overlay.showMatches();
     this.refreshText();
-    if (tell) this.report("selected", at ? { side: at.side, node: at.node, version: this.panes[at.side].model.version } : null);
+    if (tell) this.report("selected", { side: at ? at.side : 0, node: at ? at.node : null });
   }
 
-  goTo(side, node) {
+  goTo(side, node, centre) {
     if (node === null || node >= this.panes[side].model.n) return this.select(null, false);
     this.select({ side, node }, false);
-    this.panes[side].centre(node, 0.6);
+    if (centre) this.panes[side].centre(node, 0.6);
   }
 
   choose(match) {
@@ -304,11 +324,15 @@ export class Canvas {
   // -- files -------------------------------------------------------------------------------------------------------
 
   async exportPng() {
-    for (const [side, pane] of this.panes.entries()) save(`graph-${side + 1}.png`, await png(pane));
+    save(`${this.fileName()}.png`, await png(this));
   }
 
   exportSvg() {
-    this.panes.forEach((pane, side) => save(`graph-${side + 1}.svg`, svg(pane)));
+    save(`${this.fileName()}.svg`, svg(this));
+  }
+
+  fileName() {
+    return this.panes.length > 1 ? "graphs" : "graph";
   }
 
   kill() {

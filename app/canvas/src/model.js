@@ -10,6 +10,8 @@ function bytes(text) {
 export const floats = (text) => new Float32Array(bytes(text));
 export const integers = (text) => new Uint32Array(bytes(text));
 
+const extent = (values) => [values.reduce((a, b) => Math.min(a, b)), values.reduce((a, b) => Math.max(a, b))];
+
 /** One graph of `n` nodes and `m` edges (heaviest first), decoded from the message. */
 export class GraphModel {
   constructor(data) {
@@ -21,12 +23,14 @@ export class GraphModel {
     this.y = floats(data.y);
     this.strength = floats(data.strength);
     this.group = integers(data.group);
-    this.groups = data.groups; // [{name, color, count}]
+    this.groups = data.groups.map((group) => ({ ...group })); // [{name, count, light, dark, color}]
+    this.paint(false);
     this.source = integers(data.source);
     this.target = integers(data.target);
     this.weight = floats(data.weight);
     this.m = this.weight.length;
     this.bbox = data.bbox || null;
+    this.factor = 1;
     this.indexAdjacency();
     this.best = new Float32Array(this.n);
     for (let e = 0; e < this.m; e++) {
@@ -39,10 +43,30 @@ export class GraphModel {
     this.lowered = this.labels.map((label) => label.toLowerCase());
   }
 
+  /** Give the groups the colours of one theme. */
+  paint(dark) {
+    for (const group of this.groups) group.color = dark ? group.dark : group.light;
+  }
+
   /** Multiply all x by `factor`: a layout is square, a pane seldom is. */
   stretch(factor) {
+    this.factor = factor;
     for (let i = 0; i < this.n; i++) this.x[i] *= factor;
     if (this.bbox) this.bbox = { x: this.bbox.x.map((x) => x * factor), y: this.bbox.y };
+  }
+
+  /** Where a node is, whatever the shape of the pane. */
+  at(i) {
+    return { x: this.x[i] / this.factor, y: this.y[i] };
+  }
+
+  /** Put some nodes elsewhere: [{node, x, y}] as `at` tells them. The frame stays what it was without that. */
+  move(places) {
+    if (places.length) this.bbox ??= { x: extent(this.x), y: extent(this.y) };
+    for (const { node, x, y } of places) {
+      this.x[node] = x * this.factor;
+      this.y[node] = y;
+    }
   }
 
   indexAdjacency() {

@@ -72,31 +72,47 @@ export class Overlay {
   }
 
   drawLinks() {
+    const { width, height } = this.canvas.frame.getBoundingClientRect();
+    const context = this.clear(width, height);
+    for (const { from, bend, to, color, alpha, width: line } of this.curves()) {
+      context.beginPath();
+      context.moveTo(from.x, from.y);
+      context.bezierCurveTo(from.x + bend, from.y, to.x - bend, to.y, to.x, to.y);
+      context.strokeStyle = color;
+      context.globalAlpha = alpha;
+      context.lineWidth = line;
+      context.stroke();
+    }
+    context.globalAlpha = 1;
+  }
+
+  /** The links that are shown, as curves in the frame: of the node looked at, else the heaviest. */
+  curves() {
     const { links, panes, showLinks, frame: element } = this.canvas;
+    if (!links || panes.length < 2 || !showLinks) return [];
     const frame = element.getBoundingClientRect();
-    const context = this.clear(frame.width, frame.height);
-    if (!links || panes.length < 2 || !showLinks) return;
     const at = this.focus();
     const pairs = at
       ? links.of(at.side, at.node).map((item) => (at.side === 0 ? [at.node, item.node, item.mass] : [item.node, at.node, item.mass]))
       : this.heaviest();
     const top = pairs.reduce((most, pair) => Math.max(most, pair[2]), 0) || 1;
     const hosts = panes.map((pane) => pane.host.getBoundingClientRect());
+    const shown = [];
     for (const [left, right, mass] of pairs) {
       const ends = [panes[0].position(left), panes[1].position(right)];
       if (!panes[0].visible[left] || !panes[1].visible[right]) continue;
       if (ends.some((p, side) => p.x < 0 || p.y < 0 || p.x > hosts[side].width || p.y > hosts[side].height)) continue;
-      const [a, b] = ends.map((p, side) => ({ x: p.x + hosts[side].left - frame.left, y: p.y + hosts[side].top - frame.top }));
-      const bend = (b.x - a.x) * 0.35;
-      context.beginPath();
-      context.moveTo(a.x, a.y);
-      context.bezierCurveTo(a.x + bend, a.y, b.x - bend, b.y, b.x, b.y);
-      context.strokeStyle = at ? this.canvas.theme.accent : panes[0].groupColor(left);
-      context.globalAlpha = at ? 0.35 + 0.6 * (mass / top) : 0.1 + 0.2 * (mass / top);
-      context.lineWidth = at ? 1 + 3 * (mass / top) : 0.9;
-      context.stroke();
+      const [from, to] = ends.map((p, side) => ({ x: p.x + hosts[side].left - frame.left, y: p.y + hosts[side].top - frame.top }));
+      shown.push({
+        from,
+        to,
+        bend: (to.x - from.x) * 0.35,
+        color: at ? this.canvas.theme.accent : panes[0].groupColor(left),
+        alpha: at ? 0.35 + 0.6 * (mass / top) : 0.1 + 0.2 * (mass / top),
+        width: at ? 1 + 3 * (mass / top) : 0.9,
+      });
     }
-    context.globalAlpha = 1;
+    return shown;
   }
 
   clear(width, height) {

@@ -37,9 +37,12 @@ export class Pane {
     this.widths = new Map();
   }
 
-  load(model) {
+  /** Draw `model`, with the `pins` [{node, x, y}] where they were left. */
+  load(model, pins = []) {
     const { offsetWidth: width, offsetHeight: height } = this.host;
     if (width && height) model.stretch(Math.min(WIDEST, Math.max(1 / WIDEST, width / height)));
+    model.move(pins);
+    model.paint(this.theme.dark);
     this.model = model;
     this.widths.clear();
     this.computeVisible();
@@ -125,7 +128,8 @@ export class Pane {
     });
     if (this.model.bbox) {
       this.sigma.setCustomBBox(this.model.bbox);
-      this.sigma.refresh({ schedule: true });
+      // At once: a node that the address names is looked for before the next frame.
+      this.sigma.refresh();
     }
     this.sigma.on("afterRender", () => this.look.held || this.draw());
     this.sigma.on("enterNode", ({ node }) => this.hover(+node));
@@ -233,6 +237,9 @@ export class Pane {
   recolor(theme) {
     this.theme = theme;
     this.look.background = theme.backgroundRgb;
+    this.model.paint(theme.dark);
+    const painted = (key, node) => ({ ...node, color: this.groupColor(+key) });
+    this.sigma.getGraph().updateEachNodeAttributes(painted, { attributes: ["color"] });
     this.sigma.refresh({ schedule: true });
     this.render();
   }
