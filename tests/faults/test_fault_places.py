@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from gfviz.errors import GfvizError
@@ -37,6 +38,7 @@ def test_a_file_of_ten_gigabytes_is_refused_unread(tmp_path: Path) -> None:
     plain = Path.write_bytes
 
     def body(tell) -> None:
+        torch.set_num_threads(1)  # the parent's other threads are not in its fork: waiting for them never ends
         held = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmData"))
         limit = int(held.split()[1]) * 1024 + GIGABYTE // 2
         for name, parser in PARSERS.items():
@@ -80,6 +82,7 @@ def test_without_permission_everything_is_one_line(tmp_path: Path) -> None:
             folder.chmod(folder.stat().st_mode | 0o055)
 
     def body(tell) -> None:
+        torch.set_num_threads(1)  # the parent's other threads are not in its fork: waiting for them never ends
         os.setgroups([])
         os.setgid(65534)
         os.setuid(65534)
