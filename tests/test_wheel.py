@@ -32,6 +32,7 @@ def test_only_gfviz_goes_into_site_packages(installed):
         assert (site / "gfviz" / needed).is_file(), needed
 
 
+@pytest.mark.long
 def test_the_demo_runs_from_the_wheel(installed, tmp_path):
     _, environment = installed
     where = "import gfviz; print(gfviz.__file__)"

@@ -6,7 +6,7 @@ from playwright.sync_api import expect
 from gfviz.runs import RunDirectory, list_runs
 from tests.app.conftest import HOSTILE, Tab, make_graph, serving
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.long]
 
 SCRIPT, IMAGE = HOSTILE[0], HOSTILE[1]
 MARKS = "\u202a\u202b\u202d\u202e\u2066\u2067\u2068\u200e\u200f"

@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 from tests.app.conftest import make_graph
 from tests.app.test_browser import slide
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.long]
 
 
 def find(tab, token: str) -> None:

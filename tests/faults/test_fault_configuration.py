@@ -73,7 +73,9 @@ def changed_at(data: dict, key: tuple[str, ...], value: object) -> dict:
     return made
 
 
-@pytest.mark.parametrize("more", [{}, {"fsdp": "full_shard"}], ids=["plain", "fsdp"])
+@pytest.mark.parametrize(
+    "more", [{}, pytest.param({"fsdp": "full_shard"}, marks=pytest.mark.long)], ids=["plain", "fsdp"]
+)
 def test_extreme_values_in_every_key_of_a_configuration(shared: Path, more: dict) -> None:
     """Refused in one line, or good for all that a run makes of it before it loads a model."""
     base = {**BASE, "training": {**BASE["training"], **more}}
