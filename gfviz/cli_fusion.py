@@ -72,16 +72,9 @@ def _fuse_here(config: FusionConfig) -> None:
 
 
 def _launch(config: FusionConfig, processes: int | None, accelerate_config: Path | None, detach: bool) -> None:
-    from gfviz.fusion.launch import join_hint, start_fusion
+    from gfviz.fusion.launch import start_fusion
 
-    started = start_fusion(config, processes=processes, accelerate_config=accelerate_config)
-    run = started.run
-    print(f"started {run.id}: watch it with `gfviz runs show {run.path}` or `gfviz app --runs {run.path.parent}`")
-    if hint := join_hint(run):
-        print(hint)
-    sys.stdout.flush()
-    if not detach:
-        follow(started)
+    watch(start_fusion(config, processes=processes, accelerate_config=accelerate_config), "started", detach)
 
 
 def _join(folder: Path, accelerate_config: Path, detach: bool) -> None:
@@ -136,7 +129,20 @@ def _plan(config: FusionConfig, processes: int | None, accelerate_config: Path |
         output().print(plain(f"note: {note}"))
 
 
-def follow(started: Started) -> None:
+def watch(started: Started, done: str, detach: bool) -> None:
+    """Say how to watch a run that was `done` (started, resumed) and, unless it is detached, follow it to its end."""
+    from gfviz.fusion.launch import join_hint
+
+    run = started.run
+    print(f"{done} {run.id}: watch it with `gfviz runs show {run.path}` or `gfviz app --runs {run.path.parent}`")
+    if hint := join_hint(run):
+        print(hint)
+    sys.stdout.flush()
+    if not detach:
+        _follow(started)
+
+
+def _follow(started: Started) -> None:
     """Show a run's progress until its process ends; Ctrl+C leaves it running. Exit code 1 where it failed."""
     import time
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +13,7 @@ runs_app = typer.Typer(
     name="runs", help="List, show, stop, resume, compare, import and remove runs.", no_args_is_help=False
 )
 Folder = Annotated[Path, typer.Option("--runs", help="Folder of the runs.")]
-_TRUST = "Run code that comes with those models for which the run's configuration asks it."
+_TRUST = "Run code that comes with the run's models where its configuration asks it, and read pickled checkpoints."
 Which = Annotated[str, typer.Argument(metavar="RUN", help="A run's id or its folder.")]
 
 
@@ -86,22 +85,16 @@ def resume(
     trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help=_TRUST)] = False,
 ) -> None:
     """Go on with a run from its newest checkpoint, launched as it was unless told otherwise."""
-    from gfviz.fusion.launch import join_hint, resume_launcher, start_resume
+    from gfviz.fusion.launch import resume_launcher, start_resume
     from gfviz.fusion.trust import allow_code
 
     if trust_remote_code:
         allow_code()
     run = find_run(which, root)
     if detach or resume_launcher(run, processes, accelerate_config).name != "python":
-        from gfviz.cli_fusion import follow
+        from gfviz.cli_fusion import watch
 
-        started = start_resume(run, processes=processes, accelerate_config=accelerate_config)
-        print(f"resumed {run.id}: watch it with `gfviz runs show {run.path}`")
-        if hint := join_hint(run):
-            print(hint)
-        sys.stdout.flush()
-        if not detach:
-            follow(started)
+        watch(start_resume(run, processes=processes, accelerate_config=accelerate_config), "resumed", detach)
         return
     from gfviz.console import fusion_progress, print_run
     from gfviz.fusion import resume as resume_here

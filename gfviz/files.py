@@ -117,6 +117,22 @@ def is_text(value: str) -> bool:
     return True
 
 
+def whole_characters(text: str, where: str) -> str:
+    """`text` itself. Raises `GfvizError` beginning with `where` for half a surrogate pair, which JSON can escape.
+
+    Tokenizers, hashes and files take UTF-8, which has no form for it.
+
+    >>> whole_characters("caf\\ud800", "a.jsonl, line 3")
+    Traceback (most recent call last):
+    ...
+    gfviz.errors.GfvizError: a.jsonl, line 3: holds \\ud800, half of a surrogate pair, which is no text: remove it
+    """
+    if not is_text(text):
+        half = next(character for character in text if not is_text(character))
+        raise GfvizError(f"{where}: holds \\u{ord(half):04x}, half of a surrogate pair, which is no text: remove it")
+    return text
+
+
 def remove_whatever(path: Path) -> None:
     """Remove a file, a folder with all in it, or a link (never what it leads to), where there is one."""
     if path.is_symlink() or path.is_file():

@@ -61,13 +61,11 @@ def load_model(
     to bring along, an architecture without a language-model head, a checkpoint whose head was not stored, or a
     revision of a local folder.
     """
-    where = str(where)
-    check_model_folder(where)
     if attention is not None and "/" in attention:
         raise GfvizError(f"attention {attention[:80]!r} is a kernel on the hub, which is code: name one of its own")
     device = pick_device(device)
     options = {"dtype": dtype or ("float32" if device == "cpu" else "auto"), "attn_implementation": attention}
-    loaded = load_with(where, options, trust_remote_code, revision)
+    loaded = load_with(str(where), options, trust_remote_code, revision)
     loaded.model.to(device)  # type: ignore[arg-type]
     return loaded
 

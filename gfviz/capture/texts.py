@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gfviz.errors import GfvizError
+from gfviz.files import whole_characters
 
 MAX_LINE = 64 * 2**20
 
@@ -33,24 +34,6 @@ class Text:
         if isinstance(given, Sequence) and len(given) == 2 and all(isinstance(part, str) for part in given):
             return cls(given[0] + given[1], len(given[0]))
         raise GfvizError(f"a text is a string or a (prompt, answer) pair of strings, not {type(given).__name__}")
-
-
-def whole_characters(text: str, where: str) -> str:
-    """`text` itself. Raises `GfvizError` beginning with `where` for half a surrogate pair, which JSON can escape.
-
-    Tokenizers, hashes and files take UTF-8, which has no form for it.
-
-    >>> whole_characters("caf\\ud800", "a.jsonl, line 3")
-    Traceback (most recent call last):
-    ...
-    gfviz.errors.GfvizError: a.jsonl, line 3: holds \\ud800, half of a surrogate pair, which is no text: remove it
-    """
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        half = f"\\u{ord(text[error.start]):04x}"
-        raise GfvizError(f"{where}: holds {half}, half of a surrogate pair, which is no text: remove it") from error
-    return text
 
 
 def as_texts(texts: Iterable) -> list[Text]:

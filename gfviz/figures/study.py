@@ -24,14 +24,47 @@ GROWTH: dict[str, tuple[str, dict[str, Any]]] = {
 """Column of the table → the axis that it is drawn on."""
 
 
+def line_of(index: int, theme: str = "light") -> dict[str, Any]:
+    """The line of a plot's method number `index`: six colours, then the same with dashes."""
+    return {"color": series_color(index % 6, theme), "dash": DASHES[index // 6 % 3], "width": 2}
+
+
+def marker_of(index: int, theme: str = "light") -> dict[str, Any]:
+    """The mark of a plot's method number `index`: six colours, nine symbols."""
+    return {"color": series_color(index % 6, theme), "symbol": SYMBOLS[index % len(SYMBOLS)], "size": 9}
+
+
+def at_common_sizes(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows at the sizes that as many families reach as any: a mean at another would be over other graphs."""
+    reached = table.groupby("size")["family"].nunique()
+    return table[table["size"].isin(reached[reached == reached.max()].index)]
+
+
+def _add_curve(figure: go.Figure, values: pd.Series, method: str, line: dict[str, Any], of_what: str = "") -> None:
+    """Values against size (the index); a method that is in the figure already gets no second entry in its legend."""
+    import plotly.graph_objects as go
+
+    shown = plotly_text(method)
+    figure.add_trace(
+        go.Scatter(
+            x=values.index.to_numpy(),
+            y=values.to_numpy(np.float64),
+            mode="lines+markers",
+            name=shown,
+            legendgroup=shown,
+            showlegend=not any(trace.name == shown for trace in figure.data),
+            line=line,
+            hovertemplate=f"{shown}, n = %{{x}}: %{{y:.3g}}{of_what}<extra></extra>",
+        )
+    )
+
+
 def ratio_figure(table: pd.DataFrame, methods: list[str], theme: str = "light") -> go.Figure:
     """Median bound over truth against size, a line a method: below 1 lower bounds, above 1 upper ones, 1 is the truth.
 
     `table` is `gfviz.study.validate.summary`'s (family, size, side, method, lower_ratio, upper_ratio); several families
     are averaged with equal weight. Raises `GfvizError` where a method is not in the table.
     """
-    import plotly.graph_objects as go
-
     _check(table, methods)
     figure = blank(theme, 330)
     for index, method in enumerate(methods):
@@ -40,19 +73,7 @@ def ratio_figure(table: pd.DataFrame, methods: list[str], theme: str = "light") 
             ratio = rows.groupby("size")[f"{side}_ratio"].mean().dropna()
             if ratio.empty:
                 continue
-            shown = plotly_text(method)
-            figure.add_trace(
-                go.Scatter(
-                    x=ratio.index.to_numpy(),
-                    y=ratio.to_numpy(np.float64),
-                    mode="lines+markers",
-                    name=shown,
-                    legendgroup=shown,
-                    showlegend=not any(trace.name == shown for trace in figure.data),
-                    line={"color": series_color(index % 6, theme), "dash": DASHES[index // 6 % 3], "width": 2},
-                    hovertemplate=f"{shown}, n = %{{x}}: %{{y:.3g}} of the truth<extra></extra>",
-                )
-            )
+            _add_curve(figure, ratio, method, line_of(index, theme), " of the truth")
     figure.add_hline(y=1.0, line={"color": theme_of(theme).quiet, "width": 1})
     figure.update_xaxes(title_text="nodes", type="log", dtick="D2")
     return figure.update_yaxes(title_text="bound / truth, median", type="log")
@@ -90,11 +111,7 @@ def tightness_figure(table: pd.DataFrame, methods: list[str], theme: str = "ligh
                     name=shown,
                     legendgroup=shown,
                     showlegend=not any(trace.name == shown for trace in figure.data),
-                    marker={
-                        "color": series_color(index % 6, theme),
-                        "symbol": SYMBOLS[index % len(SYMBOLS)],
-                        "size": 9,
-                    },
+                    marker=marker_of(index, theme),
                     customdata=[plotly_text(name) for name in ratio.index],
                     hovertemplate=f"{shown}, %{{customdata}}: %{{x:.3g}} of the truth<extra></extra>",
                 )
@@ -115,29 +132,16 @@ def growth_figure(table: pd.DataFrame, methods: list[str], column: str, theme: s
     Only the sizes that as many of the table's families reach as any: the mean at another would be over other graphs.
     Raises `GfvizError` where a method is not in the table or the column is none of these.
     """
-    import plotly.graph_objects as go
-
     _check(table, methods)
     if column not in GROWTH:
         raise GfvizError(f"column = {column!r} is unknown: choose one of {', '.join(GROWTH)}")
     title, axis = GROWTH[column]
     figure = blank(theme, 330)
-    reached = table.groupby("size")["family"].nunique()
-    common = table[table["size"].isin(reached[reached == reached.max()].index)]
+    common = at_common_sizes(table)
     for index, method in enumerate(methods):
         curve = common[common["method"] == method].groupby("size")[column].mean().dropna()
         if curve.empty:
             continue
-        shown = plotly_text(method)
-        figure.add_trace(
-            go.Scatter(
-                x=curve.index.to_numpy(),
-                y=curve.to_numpy(np.float64),
-                mode="lines+markers",
-                name=shown,
-                line={"color": series_color(index % 6, theme), "dash": DASHES[index // 6 % 3], "width": 2},
-                hovertemplate=f"{shown}, n = %{{x}}: %{{y:.3g}}<extra></extra>",
-            )
-        )
+        _add_curve(figure, curve, method, line_of(index, theme))
     figure.update_xaxes(title_text="nodes", type="log", dtick="D2")
     return figure.update_yaxes(title_text=title, **axis)

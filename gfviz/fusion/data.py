@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from gfviz.errors import GfvizError
-from gfviz.files import atomic_write_text, is_text
+from gfviz.files import atomic_write_text, whole_characters
 
 MAX_LINE = 4 * 1024 * 1024
 
@@ -124,6 +124,5 @@ def _example(item: object, where: str) -> Example:
         raise GfvizError(f"{where}: `target` must be a text")
     found = Example(prompt, answer, target, str(family))
     for name, text in asdict(found).items():
-        if not is_text(text or ""):
-            raise GfvizError(f"{where}: `{name}` holds half of a surrogate pair, which is no text: remove it")
+        whole_characters(text or "", f"{where}: `{name}`")
     return found

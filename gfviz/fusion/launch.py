@@ -13,7 +13,7 @@ from gfviz.errors import GfvizError
 from gfviz.fusion.config import FusionConfig, parse_config
 from gfviz.fusion.data import read_examples
 from gfviz.fusion.launcher import Launcher, find_launcher, read_json_file, recorded_launcher
-from gfviz.fusion.trust import FLAG, asks_for_code, code_allowed, refuse_code, said
+from gfviz.fusion.trust import asks_for_code, refuse_code, refuse_pickles, said
 from gfviz.runs import RunDirectory, list_runs
 from gfviz.runs.identity import ProcessIdentity
 
@@ -249,12 +249,9 @@ def _checkpoint(run: RunDirectory) -> Path | None:
 
 def _refuse_pickles(run: RunDirectory) -> None:
     # The processes refuse them too, but where nobody reads it.
-    folder, kind = _checkpoint(run), run.record().facts.get("distributed")
-    if folder is not None and kind in ("FSDP", "DEEPSPEED") and not code_allowed():
-        raise GfvizError(
-            f"{folder}: a checkpoint of {kind} is read with pickle, which can run code: add {FLAG} to the command if "
-            "this run is your own"
-        )
+    folder = _checkpoint(run)
+    if folder is not None:
+        refuse_pickles(folder, str(run.record().facts.get("distributed")))
 
 
 def _terminate(process: ProcessIdentity) -> bool:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -111,11 +111,22 @@ def _with_interval(value: float, low: float | None, high: float | None) -> str:
 
 def require_finite(state: Mapping[str, Any], what: str) -> None:
     """Raise `GfvizError` where a weight is NaN or infinite. Cost: one read of the weights."""
+    name = first_not_finite(state.items())
+    if name is not None:
+        raise GfvizError(f"{name} has weights that are NaN or infinite: {what}: lower training.learning_rate")
+
+
+def first_not_finite(tensors: Iterable[tuple[str, Any]]) -> str | None:
+    """The name of the first tensor that holds NaN or an infinity, or None. Cost: one read of them.
+
+    >>> import torch
+    >>> first_not_finite([("a", torch.ones(2)), ("b", torch.tensor([0.0, torch.nan]))])
+    'b'
+    """
     import torch
 
-    for name, value in state.items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise GfvizError(f"{name} has weights that are NaN or infinite: {what}: lower training.learning_rate")
+    floating = ((name, value) for name, value in tensors if value.is_floating_point())
+    return next((name for name, value in floating if not bool(torch.isfinite(value).all())), None)
 
 
 def config_hash(config: Any) -> str:

@@ -247,7 +247,7 @@ class _Session:
         if not whole:
             return None
         step, folder = whole[-1]
-        refuse_pickles(folder, self.trainer.accelerator, self.trusted)
+        refuse_pickles(folder, str(self.trainer.accelerator.distributed_type.value), self.trusted)
         try:
             state = json.loads(read_small_text(folder / "fusion.json"))
             size, bad = int(state["world_size"]), int(state["bad_steps"])

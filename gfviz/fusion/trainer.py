@@ -20,7 +20,7 @@ from gfviz.fusion.batch import Collator, TrainingExample
 from gfviz.fusion.losses import AnswerSignal
 from gfviz.fusion.objective import Counts, Objective, unit_names
 from gfviz.fusion.onpolicy import OwnAnswers
-from gfviz.fusion.saving import damaged_checkpoint
+from gfviz.fusion.saving import damaged_checkpoint, first_not_finite
 from gfviz.fusion.sharding import is_sharded
 from gfviz.fusion.teachers import answer_signal, forward_arguments, read_window, window_logits
 from gfviz.runs import checkpoint_is_whole
@@ -237,10 +237,10 @@ class FusionTrainer(Trainer):
     def _require_finite(self) -> None:
         # A run that goes on from NaN stays there: the checkpoint before is worth more.
         assert self.model is not None
-        trained = [value for value in self.model.parameters() if value.requires_grad]
+        trained = ((name, value) for name, value in self.model.named_parameters() if value.requires_grad)
         # Of weights in shards each process looks at its own.
-        here = [value.to_local() if hasattr(value, "to_local") else value for value in trained]
-        bad = torch.tensor([float(not all(bool(torch.isfinite(value).all()) for value in here))])
+        here = ((name, value.to_local() if hasattr(value, "to_local") else value) for name, value in trained)
+        bad = torch.tensor([float(first_not_finite(here) is not None)])
         if float(self.across_processes(bad)) > 0:
             raise GfvizError(
                 f"step {self.state.global_step}: trained weights are NaN or infinite: no checkpoint is written: lower "

@@ -27,12 +27,13 @@ def asks_for_code(config: Mapping[str, Any]) -> str | None:
     return None
 
 
-def refuse_pickles(checkpoint: Path, accelerator: Any, trusted: bool) -> None:
+def refuse_pickles(checkpoint: Path, kind: str, trusted: bool = False) -> None:
     """Raise `GfvizError` before a checkpoint in shards is read, unless `trusted` or allowed at the command.
+
+    `kind` is how its processes shared the model, in Accelerate's words (`DistributedType`).
 
     torch reads the index of FSDP's shards, and DeepSpeed all of its own, with pickle, which runs what a file says.
     """
-    kind = str(accelerator.distributed_type.value)
     if kind in ("FSDP", "DEEPSPEED") and not trusted and not code_allowed():
         raise GfvizError(
             f"{checkpoint}: a checkpoint of {kind} is read with pickle, which can run code: add {FLAG} to the command "

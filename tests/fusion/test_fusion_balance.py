@@ -12,7 +12,7 @@ from gfviz.fusion.prepare import prepare
 from gfviz.fusion.session import create_run, execute
 from gfviz.fusion.teachers import answer_signal, forward_arguments, window_logits
 from tests.fusion.test_fusion_trainer import settings
-from tests.fusion.tiny import sums
+from tests.fusion.tiny import power_cut, sums
 
 
 def balanced(zoo, tmp_path: Path, token: str | None = None, domains=None, training=None, **loss) -> dict:
@@ -71,12 +71,8 @@ def test_a_stopped_run_goes_on_with_its_scales(zoo, tmp_path: Path) -> None:
     whole = fuse(config, train=sums(8))
     broken = create_run(parse_config(config), sums(8))
 
-    def die(event) -> None:
-        if event.kind == "step" and event.step >= 3:
-            raise RuntimeError("the power is gone")
-
     with pytest.raises(RuntimeError, match="power"):
-        execute(broken, die)
+        execute(broken, power_cut(3))
     execute(broken)
     for name in ("loss/total", "grad_norm"):
         first, second = (run.reader().series(name).values for run in (whole, broken))

@@ -13,7 +13,7 @@ from gfviz.fusion.evaluation import exact_matches_at
 from gfviz.fusion.session import create_run, execute
 from gfviz.runs import list_runs
 from tests.fusion.test_fusion_trainer import settings
-from tests.fusion.tiny import sums
+from tests.fusion.tiny import power_cut, sums
 
 
 def evaluated(zoo, tmp_path: Path, **changes) -> dict:
@@ -65,12 +65,8 @@ def test_a_resumed_runs_card_has_the_pivots_scores(zoo, tmp_path: Path) -> None:
     config = evaluated(zoo, tmp_path, training={"steps": 4, "checkpoint_every": 2})
     run = create_run(parse_config(config), sums(8), sums(6))
 
-    def die(event) -> None:
-        if event.kind == "step" and event.step >= 3:
-            raise RuntimeError("the power is gone")
-
     with pytest.raises(RuntimeError, match="power"):
-        execute(run, die)
+        execute(run, power_cut(3))
     resume(run)
     pivot = evaluate(zoo["pivot"], sums(6), max_new_tokens=4, device="cpu")
     found = rows_of((run.model_path / "README.md").read_text())

@@ -16,7 +16,7 @@ from gfviz.fusion.loading import load_pivot
 from gfviz.fusion.measured import reason_not_to
 from gfviz.fusion.session import create_run, execute
 from tests.fusion.test_fusion_trainer import settings
-from tests.fusion.tiny import sums
+from tests.fusion.tiny import power_cut, sums
 
 
 def test_a_schedule_by_hand() -> None:
@@ -33,12 +33,8 @@ def test_scheduled_weights_are_those_of_the_step(zoo, tmp_path: Path) -> None:
     config = settings(zoo, tmp_path, loss={**loss, "structure": "spectral"}, training=training)
     run = create_run(parse_config(config), sums())
 
-    def die(event) -> None:
-        if event.kind == "step" and event.step >= 5:
-            raise RuntimeError("the power is gone")
-
     with pytest.raises(RuntimeError, match="power"):
-        execute(run, die)
+        execute(run, power_cut(5))
     resume(run)
     names = ("loss/total", "loss/sft", "loss/other/token", "loss/other/structure")
     total, sft, token, structure = (run.reader().series(name).values for name in names)
@@ -95,12 +91,8 @@ def test_a_run_whose_data_changed_does_not_go_on_and_loses_nothing(zoo, tmp_path
     data = {name: [str(path)] for name, path in files.items()}
     run = create_run(parse_config(settings(zoo, tmp_path, data=data, training={"checkpoint_every": 2, "log_every": 1})))
 
-    def die(event) -> None:
-        if event.kind == "step" and event.step >= 5:
-            raise RuntimeError("the power is gone")
-
     with pytest.raises(RuntimeError, match="power"):
-        execute(run, die)
+        execute(run, power_cut(5))
     before = run.reader().series("loss/total").values.tolist()
     facts, checkpoints = run.record().facts, run.checkpoints()
     assert [step for step, _ in checkpoints] == [2, 4]

@@ -10,7 +10,7 @@ from gfviz.errors import GfvizError
 from gfviz.fusion import Example, fuse, read_examples, resume, saving, write_examples
 from gfviz.runs import RunDirectory
 from tests.fusion.test_fusion_trainer import settings
-from tests.fusion.tiny import sums
+from tests.fusion.tiny import power_cut, sums
 
 
 def test_examples_survive_the_file_whatever_they_hold(tmp_path):
@@ -42,12 +42,8 @@ def test_a_run_does_not_go_on_with_a_model_that_computes_otherwise(zoo, tmp_path
     shutil.copytree(zoo["pivot"], pivot)
     config = settings({**zoo, "pivot": pivot}, tmp_path, training={"steps": 4, "checkpoint_every": 2})
 
-    def die(event):
-        if event.kind == "step" and event.step >= 3:
-            raise RuntimeError("the power is gone")
-
     with pytest.raises(RuntimeError):
-        fuse(config, on_event=die, train=sums())
+        fuse(config, on_event=power_cut(3), train=sums())
     run = RunDirectory.open(next((tmp_path / "runs").iterdir()))
     kept = {path: path.read_text() for path in (pivot / "config.json", pivot / "tokenizer.json")}
     described = json.loads(kept[pivot / "config.json"])

@@ -4,7 +4,6 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -89,12 +88,10 @@ def test_an_attention_of_the_hub_is_code(zoo, tmp_path) -> None:
 
 def test_shards_that_are_read_with_pickle_are_asked_about(tmp_path) -> None:
     for kind in ("FSDP", "DEEPSPEED"):
-        accelerator = SimpleNamespace(distributed_type=SimpleNamespace(value=kind))
         with pytest.raises(GfvizError, match=rf"checkpoint-2: a checkpoint of {kind} is read with pickle"):
-            trust.refuse_pickles(tmp_path / "checkpoint-2", accelerator, False)
-        trust.refuse_pickles(tmp_path, accelerator, True)
-    plain = SimpleNamespace(distributed_type=SimpleNamespace(value="MULTI_CPU"))
-    trust.refuse_pickles(tmp_path, plain, False)
+            trust.refuse_pickles(tmp_path / "checkpoint-2", kind)
+        trust.refuse_pickles(tmp_path, kind, trusted=True)
+    trust.refuse_pickles(tmp_path, "MULTI_CPU")
 
 
 @pytest.mark.parametrize("name", [".model.new", ".model.old"])

@@ -110,3 +110,13 @@ def sums(count: int = 24) -> list[Example]:
         else:
             found.append(Example(f"Solve {a}+{b} now.", f" -> {a + b}", str(a + b), "sum"))
     return found
+
+
+def power_cut(step: int):
+    """An event hook that ends a training with a RuntimeError after that step, as nothing in the run expects."""
+
+    def die(event) -> None:
+        if event.kind == "step" and event.step >= step:
+            raise RuntimeError("the power is gone")
+
+    return die

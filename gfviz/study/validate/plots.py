@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from gfviz.figures import plotly_text, series_color
+from gfviz.figures import plotly_text
+from gfviz.figures.study import at_common_sizes, line_of, marker_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,15 +48,6 @@ def _figure(height: int, x: dict[str, Any], y: dict[str, Any]) -> go.Figure:
     return go.Figure(layout={"height": height, "xaxis": x, "yaxis": y, "legend": legend, "margin": margin})
 
 
-def _marker(index: int) -> dict[str, Any]:
-    symbols = ("circle", "diamond", "square", "triangle-up", "triangle-down", "cross", "x", "star", "hexagon")
-    return {"color": series_color(index % 6), "symbol": symbols[index % len(symbols)], "size": 9}
-
-
-def _line(index: int) -> dict[str, Any]:
-    return {"color": series_color(index % 6), "dash": ("solid", "dash", "dot")[index // 6 % 3]}
-
-
 def tightness(table: pd.DataFrame, size: int) -> go.Figure:
     """Median bound over truth: a row a family, a mark a method, the distance itself a line at 1."""
     import plotly.graph_objects as go
@@ -79,7 +71,7 @@ def tightness(table: pd.DataFrame, size: int) -> go.Figure:
                 y=[plotly_text(name) for name in medians.index],
                 mode="markers",
                 name=plotly_text(method),
-                marker=_marker(index),
+                marker=marker_of(index),
                 hovertemplate="%{y}: %{x:.3f}",
             )
         )
@@ -94,9 +86,7 @@ def _by_family(
     import plotly.graph_objects as go
 
     square = table[table["family"].isin(table.loc[table["assignable"], "family"].unique())]
-    # A mean over families is one only where all of them were measured: the sizes that every family reaches.
-    reached = square.groupby("size")["family"].nunique()
-    common = square[square["size"].isin(reached[reached == reached.max()].index)]
+    common = at_common_sizes(square)
     views = [(ALL, common), *((name, part) for name, part in table.groupby("family", sort=False))]
     figure = _figure(height, {"title": {"text": "nodes n"}, "type": "log", "dtick": 0.30103}, y)
     for number, (_, part) in enumerate(views):
@@ -108,8 +98,8 @@ def _by_family(
                     y=curve.to_numpy(),
                     mode="lines+markers",
                     name=plotly_text(method),
-                    line=_line(index),
-                    marker={**_marker(index), "size": 7},
+                    line=line_of(index),
+                    marker={**marker_of(index), "size": 7},
                     visible=number == 0,
                     hovertemplate="n = %{x}: %{y:.3g}",
                 )
@@ -176,7 +166,7 @@ def order_scatter(table: pd.DataFrame, size: int) -> go.Figure:
                     y=points["value"].to_numpy(),
                     mode="markers",
                     name=method,
-                    marker=_marker(index),
+                    marker=marker_of(index),
                     visible=number == 0,
                     hovertemplate="distance %{x:.4g}, says %{y:.4g}",
                 )
@@ -214,7 +204,7 @@ def tail_by_k(width: pd.DataFrame) -> go.Figure:
             seen.setdefault(str(name), at.rename(columns={f"tail_{side}": "tail"}))
     for index, (name, at) in enumerate(seen.items()):
         figure.add_trace(
-            go.Scatter(x=at["k"], y=at["tail"], mode="lines+markers", name=plotly_text(name), line=_line(index))
+            go.Scatter(x=at["k"], y=at["tail"], mode="lines+markers", name=plotly_text(name), line=line_of(index))
         )
     return figure
 
@@ -231,7 +221,7 @@ def _interval_curves(width: pd.DataFrame, x: str, title: str) -> go.Figure:
         middle = (at["k_times_lower"] + at["k_times_upper"]) / 2
         reach = {"type": "data", "array": (at["k_times_upper"] - middle).to_numpy(), "thickness": 1.2}
         figure.add_trace(
-            go.Scatter(x=at[x], y=middle, error_y=reach, mode="lines+markers", name=name, line=_line(index))
+            go.Scatter(x=at[x], y=middle, error_y=reach, mode="lines+markers", name=name, line=line_of(index))
         )
     return figure
 
@@ -260,8 +250,8 @@ def cost_by_k(width: pd.DataFrame) -> go.Figure:
     )
     for index, (name, at) in enumerate(_curves(width, "k")):
         seconds = at["build_seconds"] + at["distance_seconds"]
-        figure.add_trace(go.Scatter(x=at["k"], y=seconds, mode="lines+markers", name=name, line=_line(index)))
-        line = {**_line(index), "dash": "dot"}
+        figure.add_trace(go.Scatter(x=at["k"], y=seconds, mode="lines+markers", name=name, line=line_of(index)))
+        line = {**line_of(index), "dash": "dot"}
         nodes = go.Scatter(x=at["k"], y=at["token_nodes_first"], yaxis="y2", name=f"{name}: nodes", line=line)
         figure.add_trace(nodes)
     return figure
