@@ -27,10 +27,14 @@ WANTED = ("BidiComponent", "Selectbox", "ButtonGroup", "Html", "Button")
 OPENS_WITH = {"explore": ("canvas",), "compare": ("canvas",), "runs": ("curves",)}
 
 PAGES = ("home", "explore", "compare", "distance", "train", "runs")
-# Where the server is. Streamlit would guess "/explore" first, ask in vain and wait.
-BASE = (
+# Where the server is: Streamlit would guess "/explore" first, ask in vain and wait. And what it notes of each rerun in the
+# browser's list of timings, which nobody reads and nothing bounds: some 10 KB a tick of memory, measured.
+FORGET_MS = 5_000
+HEAD = (
     "<script>window.__streamlit={BACKEND_BASE_URL:location.origin+"
-    rf"location.pathname.replace(/({'|'.join(PAGES)})\/?$/,'')}}</script>"
+    rf"location.pathname.replace(/({'|'.join(PAGES)})\/?$/,'')}};"
+    "setInterval(()=>{for(const mark of ['running','notRunning'])performance.clearMarks(mark);"
+    f"performance.clearMeasures('script-run-cycle')}},{FORGET_MS})</script>"
 ).encode()
 
 Message = MutableMapping[str, Any]
@@ -104,7 +108,7 @@ def _links(addresses: Iterable[str]) -> bytes:
 
 
 def _as_page(send: Send, links: bytes) -> Send:
-    """A `send` that adds `links` and `BASE` to a page and leaves everything else as it is."""
+    """A `send` that adds `links` and `HEAD` to a page and leaves everything else as it is."""
     start: Message | None = None
     body = b""
 
@@ -115,7 +119,7 @@ def _as_page(send: Send, links: bytes) -> Send:
         elif start is not None and message["type"] == "http.response.body":
             body += message.get("body", b"")
             if not message.get("more_body"):
-                body = body.replace(b"<head>", b"<head>" + BASE, 1)
+                body = body.replace(b"<head>", b"<head>" + HEAD, 1)
                 kept = [pair for pair in start["headers"] if pair[0].lower() != b"content-length"]
                 length = (b"content-length", str(len(body)).encode())
                 await send({**start, "headers": [*kept, length, (b"link", links)]})

@@ -81,7 +81,7 @@ def test_a_page_names_what_it_will_want_and_nothing_else_changes(assets, tmp_pat
     application = assets.Assets(page, make_static(tmp_path))
     head, body = ask(application, path)
     headers = dict(head["headers"])
-    assert body["body"] == PAGE.replace(b"<head>", b"<head>" + assets.BASE)
+    assert body["body"] == PAGE.replace(b"<head>", b"<head>" + assets.HEAD)
     assert headers[b"content-length"] == str(len(body["body"])).encode()
     assert b"content-encoding" not in headers
     links = dict(head["headers"])[b"link"].decode().split(", ")
@@ -105,7 +105,7 @@ def test_what_is_not_asked_for_as_a_page_comes_as_streamlit_sends_it(assets, tmp
 
 def test_every_page_says_where_the_server_is(assets):
     assert {path.stem for path in (app_dir() / "views").glob("*.py")} == set(assets.PAGES)
-    script = assets.BASE.decode()
+    script = assets.HEAD.decode()
     pattern = re.search(r"replace\(/(.*)/,''\)", script)[1].replace(r"\/", "/")
     for path, base in [("/", "/"), ("/runs", "/"), ("/runs/", "/"), ("/proxy/8501/explore", "/proxy/8501/")]:
         assert re.sub(pattern, "", path) == base

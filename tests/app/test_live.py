@@ -64,6 +64,10 @@ def test_a_live_run_ticks_outlives_the_app_and_its_death_is_seen(chromium, live,
         make_graph(0, "rank").save(root / run_id / "graphs" / "step-000001-student.safetensors")
         expect(tab.page.get_by_text("Graphs over training")).to_be_visible(timeout=20_000)
         wait_for_step(tab, first + 45)
+        # What Streamlit notes of each rerun does not heap up in the browser.
+        noted = "performance.getEntriesByName('running').length + performance.getEntriesByType('measure').length"
+        tab.page.wait_for_function(f"{noted} > 0", timeout=20_000)
+        tab.page.wait_for_function(f"{noted} === 0", timeout=20_000)
     assert writer.poll() is None, "the run died with the app"
     with serving(root, tmp_path_factory.mktemp("live") / "second.log") as address:
         tab = Tab(context.new_page(), address)
