@@ -27,8 +27,8 @@ WANTED = ("BidiComponent", "Selectbox", "ButtonGroup", "Html", "Button")
 OPENS_WITH = {"explore": ("canvas",), "compare": ("canvas",), "runs": ("curves",)}
 
 PAGES = ("home", "explore", "compare", "distance", "train", "runs")
-# Where the server is: Streamlit would guess "/explore" first, ask in vain and wait. And what it notes of each rerun in the
-# browser's list of timings, which nobody reads and nothing bounds: some 10 KB a tick of memory, measured.
+# Where the server is: Streamlit would guess "/explore" first, ask in vain and wait. And away with what it notes of each
+# rerun in the browser's list of timings, which nobody reads and nothing bounds: some 10 KB of memory a tick.
 FORGET_MS = 5_000
 HEAD = (
     "<script>window.__streamlit={BACKEND_BASE_URL:location.origin+"
