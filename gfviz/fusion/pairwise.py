@@ -14,6 +14,7 @@ from gfviz.fusion.callback import EventHook, FusionEvent
 from gfviz.fusion.config import FusionConfig
 from gfviz.fusion.trust import asks_for_code
 from gfviz.runs import RunDirectory, RunWriter, list_runs
+from gfviz.runs.identity import ProcessIdentity
 
 
 def fuse_pairwise(run: RunDirectory, config: FusionConfig, writer: RunWriter | None, hook: EventHook) -> str | None:
@@ -35,7 +36,7 @@ def fuse_pairwise(run: RunDirectory, config: FusionConfig, writer: RunWriter | N
         if pair is None:
             mapping = config.to_mapping() | {"mode": "unified", "name": teacher.name, "runs": str(folder)}
             mapping["teachers"] = [teacher.model_dump(mode="json", by_alias=True)]
-            pair = create_run(FusionConfig.model_validate(mapping), train, evaluation)
+            pair = create_run(FusionConfig.model_validate(mapping), train, evaluation, ProcessIdentity.of())
         if pair.record().state != "finished":
             hook(FusionEvent("stage", text=f"fusing with {teacher.name}"))
             if execute(pair, hook, trusted=trusted) is not None:

@@ -23,6 +23,7 @@ from gfviz.fusion.sharding import is_sharded, place_teachers, whole_state
 from gfviz.fusion.stopping import stop_signals
 from gfviz.fusion.trust import refuse_code, refuse_pickles
 from gfviz.runs import RunDirectory, RunWriter
+from gfviz.runs.identity import ProcessIdentity
 
 
 def fuse(
@@ -45,7 +46,7 @@ def fuse(
     if checked.data.answers_from is not None:
         learned = _answers(checked, learned)
     prepared = prepare(checked, learned, examples[1]) if checked.mode == "unified" else None
-    run = create_run(checked, train, evaluation)
+    run = create_run(checked, train, evaluation, ProcessIdentity.of())
     if checked.data.answers_from is not None:
         write_examples(run.path / ANSWERS, learned)
     execute(run, on_event, prepared=prepared, trusted=True)
@@ -69,9 +70,12 @@ def read_config(config: str | Path | Mapping[str, Any] | FusionConfig, overrides
 
 
 def create_run(
-    config: FusionConfig, train: Sequence[Any] | None = None, evaluation: Sequence[Any] | None = None
+    config: FusionConfig,
+    train: Sequence[Any] | None = None,
+    evaluation: Sequence[Any] | None = None,
+    process: ProcessIdentity | None = None,
 ) -> RunDirectory:
-    """Make the run directory, with the examples that were given in memory."""
+    """Make the run directory, with the examples that were given in memory; `process` is who will `execute` it."""
     in_memory = (("train", train), ("evaluation", evaluation))
     given = {name: as_examples(items) for name, items in in_memory if items is not None}
 
@@ -79,7 +83,7 @@ def create_run(
         for name, examples in given.items():
             write_examples(folder / "data" / f"{name}.jsonl", examples)
 
-    return RunDirectory.create(config.runs, config.to_mapping(), "fusion", config.name, fill)
+    return RunDirectory.create(config.runs, config.to_mapping(), "fusion", config.name, fill, process)
 
 
 def resume(run: RunDirectory, on_event: EventHook = silent, trust_remote_code: bool = False) -> RunDirectory:

@@ -119,12 +119,13 @@ class RunDirectory:
         kind: str = "fusion",
         name: str | None = None,
         fill: Callable[[Path], None] = lambda _folder: None,
+        process: ProcessIdentity | None = None,
     ) -> "RunDirectory":
         """Make a new run under `root` with a unique id; it appears whole or not at all.
 
         `name` becomes part of the id where it can. `fill(folder)` writes what else belongs into the run before it
-        appears. Raises `GfvizError` where `root` cannot be written, and for a configuration that could not be read
-        again.
+        appears. `process` is who will write it, where that is known: its early death is then seen at once. Raises
+        `GfvizError` where `root` cannot be written, and for a configuration that could not be read again.
         """
         root = Path(root)
         try:
@@ -144,7 +145,7 @@ class RunDirectory:
                 run = cls(scratch)
                 atomic_write_text(scratch / "config.yaml", written)
                 fill(scratch)
-                run._write_record(RunRecord(run_id, kind, name or label, moment, "queued"))
+                run._write_record(RunRecord(run_id, kind, name or label, moment, "queued", process=process))
                 os.rename(scratch, root / run_id)
             sync_folder(root)
         except (OSError, GfvizError) as error:

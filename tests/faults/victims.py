@@ -24,6 +24,7 @@ from gfviz.fusion.data import write_examples
 from gfviz.fusion.session import create_run, execute
 from gfviz.graph import load_graph
 from gfviz.runs import RunDirectory
+from gfviz.runs.identity import ProcessIdentity
 from gfviz.study.validate.runner import run_validation
 from tests.faults.disks import slow_disk
 from tests.faults.forks import Ended, Tell, run_child
@@ -189,7 +190,9 @@ class Trainer(Victim):
         run = only_run(self.broken / "runs")
         if run is not None and run.status().state == "finished":
             return
-        run = run or create_run(parse_config(fusion_mapping(zoo(self.shared), self.broken / "runs")))
+        if run is None:
+            config = parse_config(fusion_mapping(zoo(self.shared), self.broken / "runs"))
+            run = create_run(config, process=ProcessIdentity.of())
 
         def hook(event: FusionEvent) -> None:
             if event.kind == "checkpoint" or (event.kind == "step" and event.values):

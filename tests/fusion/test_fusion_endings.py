@@ -7,11 +7,12 @@ import torch
 from safetensors.torch import load_file
 
 from gfviz.errors import GfvizError
-from gfviz.fusion import evaluate, fuse, resume
+from gfviz.fusion import evaluate, fuse, resume, session
 from gfviz.fusion.config import parse_config
 from gfviz.fusion.evaluation import exact_matches_at
 from gfviz.fusion.session import create_run, execute
 from gfviz.runs import list_runs
+from gfviz.runs.identity import ProcessIdentity
 from tests.fusion.test_fusion_trainer import settings
 from tests.fusion.tiny import power_cut, sums
 
@@ -83,3 +84,10 @@ def test_pairwise_with_one_teachers_answers_is_refused_before_anything_runs(zoo,
         parse_config(config)
     config["data"] = {"answers_from": "pivot", "max_answer_tokens": 4}
     assert fuse(config | {"training": {**config["training"], "steps": 1}}, train=sums(4)).status().state == "finished"
+
+
+def test_a_run_names_its_process_before_that_writes_it(zoo, tmp_path: Path, monkeypatch) -> None:
+    seen = []
+    monkeypatch.setattr(session, "execute", lambda run, *_, **__: seen.append(run.record()))
+    fuse(settings(zoo, tmp_path), train=sums(4))
+    assert [(record.state, record.process) for record in seen] == [("queued", ProcessIdentity.of())]

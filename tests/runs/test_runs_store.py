@@ -350,6 +350,22 @@ def test_a_run_that_nobody_started_can_be_removed(run: RunDirectory) -> None:
     assert not run.path.exists()
 
 
+def test_a_run_whose_process_dies_before_it_writes_is_seen_as_killed_at_once(tmp_path: Path) -> None:
+    made = """
+        import sys
+        from gfviz.runs import RunDirectory
+        from gfviz.runs.identity import ProcessIdentity
+        run = RunDirectory.create(sys.argv[1], {}, process=ProcessIdentity.of())
+        print(run.path, run.status().state, flush=True)
+    """
+    path, state = spawn(made, str(tmp_path)).communicate(timeout=60)[0].split()
+    assert state == "queued"
+    run = RunDirectory.open(path)
+    assert run.status().state == "killed"
+    assert "before it began" in run.status().reason
+    run.remove()
+
+
 def test_a_configuration_that_yaml_cannot_hold_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(GfvizError, match="cannot make a run"):
         RunDirectory.create(tmp_path, {"object": object()})
