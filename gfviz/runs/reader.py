@@ -244,6 +244,9 @@ class RunReader:
                 newest = max(heartbeat or 0.0, record.started or record.created)
                 alive = clock.time() - newest < SILENT_SECONDS
             if not alive:
+                if self.run.record() != record:
+                    # Between the two looks it said how it ended, or another process went on with it.
+                    return self.status()
                 began = "while it ran" if phase == "running" else "before it began"
                 phase, reason = "killed", f"the process ended {began} without a word: see stdout.log, resume the run"
         return RunStatus(

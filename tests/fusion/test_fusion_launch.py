@@ -1,5 +1,6 @@
 """Launching: how a run was started is kept for its resume, mistakes leave no run, several machines share one run."""
 
+import gc
 import json
 import os
 import socket
@@ -72,7 +73,8 @@ def end(run: RunDirectory, state: str = "stopped") -> None:
 
 
 def contents(run: RunDirectory) -> dict[Path, bytes]:
-    """All of a run but what SQLite's readers share."""
+    """All of a run but what SQLite's readers share; those that nobody holds any more are closed."""
+    gc.collect()
     return {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file() and "-shm" not in path.name}
 
 

@@ -366,6 +366,17 @@ def test_a_run_whose_process_dies_before_it_writes_is_seen_as_killed_at_once(tmp
     run.remove()
 
 
+def test_a_run_that_ends_while_somebody_looks_is_not_called_killed(run: RunDirectory, monkeypatch) -> None:
+    writer = run.writer()
+
+    def ends(_process: ProcessIdentity) -> bool:
+        writer.finish("finished")
+        return False
+
+    monkeypatch.setattr(ProcessIdentity, "alive", ends)
+    assert run.status().state == "finished"
+
+
 def test_a_configuration_that_yaml_cannot_hold_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(GfvizError, match="cannot make a run"):
         RunDirectory.create(tmp_path, {"object": object()})
