@@ -113,7 +113,11 @@ class FusionTrainer(Trainer):
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
         """The batches of one optimizer step, with each loss's denominator over all of them and all processes."""
-        samples = []
+        samples: list[Any] = []
+        if self.state.global_step >= self.state.max_steps:
+            # Resumed where it had ended but for its last evaluation: transformers would train a step too many.
+            self.control.should_training_stop = True
+            return samples, None
         for _ in range(num_batches):
             with suppress(StopIteration):
                 samples.append(next(epoch_iterator))

@@ -86,6 +86,29 @@ def test_pairwise_with_one_teachers_answers_is_refused_before_anything_runs(zoo,
     assert fuse(config | {"training": {**config["training"], "steps": 1}}, train=sums(4)).status().state == "finished"
 
 
+@pytest.mark.parametrize("steps", [3, 4])  # an epoch has four
+def test_a_run_that_died_at_its_last_checkpoint_trains_no_further(zoo, tmp_path: Path, steps: int) -> None:
+    # With a linear schedule a step too many would not show: its learning rate is zero.
+    training = {"steps": steps, "batch_size": 2, "checkpoint_every": steps, "scheduler": "constant"}
+    config = settings(zoo, tmp_path, training=training)
+    whole = fuse(config, train=sums(8))
+    broken = create_run(parse_config(config), sums(8))
+
+    def die(event) -> None:
+        if event.kind == "checkpoint":
+            raise RuntimeError("the power is gone")
+
+    with pytest.raises(RuntimeError, match="power"):
+        execute(broken, die)
+    resume(broken)
+    for name in ("loss/total", "lr", "grad_norm"):
+        first, second = (run.reader().series(name) for run in (whole, broken))
+        assert second.steps.tolist() == first.steps.tolist()
+        assert second.values.tolist() == first.values.tolist()
+    weights = [load_file(run.model_path / "model.safetensors") for run in (whole, broken)]
+    assert all(torch.equal(weights[1][name], value) for name, value in weights[0].items())
+
+
 def test_a_run_names_its_process_before_that_writes_it(zoo, tmp_path: Path, monkeypatch) -> None:
     seen = []
     monkeypatch.setattr(session, "execute", lambda run, *_, **__: seen.append(run.record()))
