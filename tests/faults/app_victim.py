@@ -23,15 +23,17 @@ class App(Victim):
     PAGES = (("", ""), ("runs", "run={run}"), ("explore", ""))
 
     def work(self, tell: Tell) -> None:
-        run = only_run_named(self.broken / "runs", "watched") or self._stage()
+        run = only_run_named(self.broken / "runs", "watched")
+        if run is None or run.status().state != "finished":
+            run = self._stage(run)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         threading.Thread(target=self._client, args=(run.id, port, tell), daemon=True).start()
         tabs.serve(self.broken / "runs", port)
 
-    def _stage(self) -> RunDirectory:
-        run = RunDirectory.create(self.broken / "runs", {"training": {"steps": 50}}, name="watched")
+    def _stage(self, begun: RunDirectory | None) -> RunDirectory:
+        run = begun or RunDirectory.create(self.broken / "runs", {"training": {"steps": 50}}, name="watched")
         with run.writer() as writer:
             for step in range(50):
                 writer.log(step, {"loss/total": 1.0 / (1 + step)})

@@ -24,8 +24,8 @@ def environment() -> dict[str, str]:
 class Command(Victim):
     """A victim whose job is a command line; it tells nothing, so what is on the disk is judged against the whole."""
 
-    # Python and torch take seconds to start: most of a command's life, and little to kill in it.
-    first_moment = 4.0
+    # Python and torch take seconds to start: much of a command's life, and little to kill in it.
+    first_moment = 2.0
     most_kills = 1
 
     @abstractmethod
@@ -128,20 +128,23 @@ class AppCommand(Command, App):
 
     name = "app-command"
     seconds = 6.0
+    port = 0
 
-    def fork(self, kill_after: float | None, slow: bool) -> Ended:
+    def command(self) -> list[str]:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        runs, log = str(self.broken / "runs"), self.broken.with_suffix(".log")
-        command = [sys.executable, "-m", "gfviz.cli", "app", "--runs", runs, "--port", str(port), "--no-browser"]
+            self.port = probe.getsockname()[1]
+        runs = str(self.broken / "runs")
+        return ["-m", "gfviz.cli", "app", "--runs", runs, "--port", str(self.port), "--no-browser"]
+
+    def fork(self, kill_after: float | None, slow: bool) -> Ended:
         if kill_after is not None:
-            code = run_command(command, log, kill_after, environment())
-            return Ended(code, [], log.read_text("utf-8", "replace"))
+            return super().fork(kill_after, slow)
+        command, log = [sys.executable, *self.command()], self.broken.with_suffix(".log")
         with open(log, "ab") as out:
             server = subprocess.Popen(command, stdout=out, stderr=out, env=environment(), start_new_session=True)
         try:
-            problems = tabs.Tab(port).open() if tabs.healthy(port) else ["the app does not answer"]
+            problems = tabs.Tab(self.port).open() if tabs.healthy(self.port) else ["the app does not answer"]
         finally:
             server.terminate()
             server.wait(20)

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from gfviz.fusion.cache import shard_path
-from tests.faults.commands import ROOT, environment
+from tests.faults.app_victim import KINDS
+from tests.faults.commands import COMMANDS, ROOT, environment
 from tests.faults.forks import run_child
-from tests.faults.victims import Cache, Store, differing, leftovers, only_run
+from tests.faults.victims import Cache, Store, Victim, differing, leftovers, only_run
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -29,6 +30,12 @@ def test_a_handful_of_kills_loses_nothing() -> None:
     report = harness("--kills", "5", "--only", "trainer,store", "--seed", "3")
     assert (report["kills"], report["survived"], report["lost"], report["findings"]) == (5, 5, 0, [])
     assert set(report) >= {"kills", "survived", "lost", "inputs", "crashes", "findings", "machine", "date"}
+
+
+@pytest.mark.parametrize("kind", [*KINDS, *COMMANDS], ids=lambda kind: kind.name)
+def test_every_kind_can_be_a_victim(kind: type[Victim], tmp_path: Path) -> None:
+    victim = kind(tmp_path / "victim", tmp_path / "shared" / "whole")
+    assert victim.broken.is_dir()
 
 
 @pytest.mark.long
