@@ -22,6 +22,11 @@ class App(Victim):
     most_kills = 10
     PAGES = (("", ""), ("runs", "run={run}"), ("explore", ""))
 
+    @classmethod
+    def reference(cls, shared: Path) -> Path:
+        Graphs.reference(shared)  # which makes the graph to import
+        return super().reference(shared)
+
     def work(self, tell: Tell) -> None:
         run = only_run_named(self.broken / "runs", "watched")
         if run is None or run.status().state != "finished":

@@ -116,7 +116,7 @@ class ValidateCommand(Command, Validate):
     """`gfviz validate --size smoke`."""
 
     name = "validate-command"
-    seconds = 12.0
+    seconds = 6.0
 
     def command(self) -> list[str]:
         out = str(self.broken / "study")

@@ -37,12 +37,14 @@ def campaign(
     number = 0
     try:
         kinds = [kind for kind in KINDS if only is None or kind.name in only]
-        for kind in kinds:
-            kind.reference(shared)
         commands = [kind for kind in COMMANDS if only is None or kind.name in only]
+        for kind in KINDS:
+            if kind in kinds or any(command.name.startswith(f"{kind.name}-") for command in commands):
+                kind.reference(shared)
         while found.kills < kills:
-            command = bool(commands) and number % 6 == 5
-            kind = commands[number // 6 % len(commands)] if command else kinds[(number - number // 6) % len(kinds)]
+            command = bool(commands) and (number % 6 == 5 or not kinds)
+            turn = number // 6 if kinds else number
+            kind = commands[turn % len(commands)] if command else kinds[(number - turn) % len(kinds)]
             # A command is measured against the unbroken job of the kind that it runs.
             victim = kind(root / f"{kind.name}-{number}", shared / kind.name.split("-")[0])
             number += 1
