@@ -9,7 +9,7 @@ if str(here) not in sys.path:
     sys.path.insert(0, str(here))
 
 import streamlit as st  # noqa: E402
-from gfvizui import parts  # noqa: E402
+from gfvizui import parts, warming  # noqa: E402
 
 PAGES = (
     ("home", "Home", ":material/home:"),
@@ -28,5 +28,7 @@ chosen = st.navigation(
     ],
     position="top",
 )
+if chosen.url_path in warming.HURRIED:
+    warming.hurry()
 parts.warn_if_exposed()
 chosen.run()

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import streamlit as st
-from gfvizui import address, cached, canvas, looks, parts
+from gfvizui import address, cached, canvas, looks, parts, warming
 from gfvizui.looks import Look
 
 from gfviz.figures import (
@@ -26,8 +26,8 @@ SIZES = {"300": (300, 1500), "1 000": (1000, 5000), "3 000": (3000, 15000), "10 
 HEIGHT = 510
 CANVAS = "explore_canvas"
 # Seconds for which a page just opened sends nothing more: a browser given the cards and tables at once draws the graph
-# after them.
-DRAWING = 0.4
+# after them. So long a software renderer takes for a thousand nodes; with 0.4 s they come 0.15 s later.
+DRAWING = 0.8
 
 
 def header(graph: CoactivationGraph, view: GraphView) -> None:
@@ -130,6 +130,7 @@ def tables(graph: CoactivationGraph, view: GraphView) -> None:
             st.dataframe(table, hide_index=True, height=320, column_config=dict.fromkeys(("weight", "cosine"), numeric))
             st.caption(f"The {len(table):,} heaviest edges. Cosine is C_ij / √(C_ii C_jj).")
     if matrix.open:
+        warming.hurry()
         with matrix:
             key = (graph.content_hash, parts.theme())
             figure = cached.derived("heat", key, lambda: heat_figure(graph, parts.theme(), limit=min(64, graph.n)))

@@ -9,6 +9,15 @@ import { withAlpha } from "./theme.js";
 const FOCUS_LIMIT = 400; // neighbours drawn on hover
 const WIDEST = 2; // to which ratio of sides a layout is stretched
 const NUDGE = 14; // pixels that a key moves a node
+const MANY = 20000; // edges that are left out while the view moves
+
+// Draws nothing and compiles nothing: hovered nodes are drawn on the layer above, and no edge is an arrow.
+class Nothing {
+  reallocate() {}
+  process() {}
+  render() {}
+  kill() {}
+}
 
 export class Pane {
   /** `host` is an element; `hooks` {hover, select, camera, moved, drawn} are called with this pane first. */
@@ -49,13 +58,12 @@ export class Pane {
     const graph = this.buildGraph();
     // Sigma draws at once, and again with every setting: what comes out of a software renderer in a second is asked once.
     this.look.held = true;
-    if (this.sigma) {
-      // A custom box must not outlive the graph it was made for.
-      this.sigma.setCustomBBox(model.bbox);
-      this.sigma.setGraph(graph);
-    } else {
-      this.start(graph);
-    }
+    if (!this.sigma) this.start();
+    const many = model.m > MANY;
+    if (this.sigma.getSetting("hideEdgesOnMove") !== many) this.sigma.setSetting("hideEdgesOnMove", many);
+    // A custom box must not outlive the graph it was made for.
+    this.sigma.setCustomBBox(model.bbox);
+    this.sigma.setGraph(graph);
     this.look.held = false;
     this.sigma.scheduleRender();
   }
@@ -93,7 +101,7 @@ export class Pane {
   /** Edge colours by family (a community, or none) and by sixteen steps of weight. */
   shades(edges) {
     // Many edges lie over each other: the more there are, the fainter each, or the middle is one white blot.
-    const [floor, reach] = edges > 20000 ? [0.03, 0.25] : edges > 3000 ? [0.05, 0.4] : [0.12, 0.6];
+    const [floor, reach] = edges > MANY ? [0.03, 0.25] : edges > 3000 ? [0.05, 0.4] : [0.12, 0.6];
     const colors = this.model.groups.map((g) => g.color).concat([this.theme.edge]);
     return colors.map((color) =>
       Array.from({ length: 16 }, (_, k) => withAlpha(color, floor + (reach * (k + 1)) / 16)),
@@ -109,28 +117,23 @@ export class Pane {
     return this.model.groups[this.model.group[i]].color;
   }
 
-  start(graph) {
-    this.sigma = new Sigma(graph, this.stage, {
+  /** Sigma without a graph: it works through one as soon as it has it, and once more when it learns of the box. */
+  start() {
+    this.sigma = new Sigma(new Graph(), this.stage, {
       allowInvalidContainer: true,
       renderLabels: false,
       zIndex: false,
       stagePadding: 36,
       minCameraRatio: 0.02,
       maxCameraRatio: 4,
-      hideEdgesOnMove: this.model.m > 20000,
-      defaultNodeType: "disc",
-      defaultEdgeType: "soft",
-      nodeProgramClasses: { disc: nodeProgram(this.look) },
-      nodeHoverProgramClasses: {},
-      edgeProgramClasses: { soft: edgeProgram(this) },
+      hideEdgesOnMove: this.model.m > MANY,
+      // Under sigma's own names: it compiles its own programs for those of them that are not given.
+      nodeProgramClasses: { circle: nodeProgram(this.look) },
+      nodeHoverProgramClasses: { circle: Nothing },
+      edgeProgramClasses: { line: edgeProgram(this), arrow: Nothing },
       defaultDrawNodeHover: () => {},
       nodeReducer: (key, data) => (this.visible[+key] ? data : { ...data, hidden: true }),
     });
-    if (this.model.bbox) {
-      this.sigma.setCustomBBox(this.model.bbox);
-      // At once: a node that the address names is looked for before the next frame.
-      this.sigma.refresh();
-    }
     this.sigma.on("afterRender", () => this.look.held || this.draw());
     this.sigma.on("enterNode", ({ node }) => this.hover(+node));
     this.sigma.on("leaveNode", () => this.hover(null));
