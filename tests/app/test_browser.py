@@ -270,7 +270,7 @@ CUT_LABELS = """() => [...document.querySelectorAll('[data-testid=stWidgetLabel]
 ).map((label) => label.innerText)"""
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("theme", ["light", pytest.param("dark", marks=pytest.mark.long)])
 def test_every_page_in_both_themes_and_nothing_leaves_the_machine(chromium, app_url, theme):
     from tests.app.conftest import Tab
 

@@ -31,9 +31,12 @@ def test_no_secret_reaches_a_file_or_a_log(tmp_path: Path) -> None:
     models = zoo(tmp_path)
 
     def body(tell) -> None:
+        import huggingface_hub.constants
         import torch
 
         torch.set_num_threads(1)
+        # Where there is no network, each question to the hub takes half a minute of attempts.
+        huggingface_hub.constants.HF_HUB_OFFLINE = True
         os.environ.update(planted)
         mapping = fusion_mapping(models, tmp_path / "runs", steps=2, checkpoint_every=1)
         run = create_run(parse_config(mapping))

@@ -17,7 +17,7 @@ def test_half_a_character_is_refused_with_file_and_line(tmp_path: Path, key: str
     path.write_text(f"{json.dumps(WHOLE)}\n\n{json.dumps({**WHOLE, key: 'x' + chr(0xD800)})}\n")
     with pytest.raises(GfvizError) as caught:
         read_examples([path])
-    assert str(caught.value).startswith(f"{path}:3: `{key}` holds half")
+    assert str(caught.value).startswith(f"{path}:3: `{key}`: holds \\ud800, half of a surrogate pair")
     assert str(caught.value).isprintable()
     with pytest.raises(GfvizError, match="example 2"):
         as_examples([WHOLE, {**WHOLE, key: "\udfff"}])
