@@ -28,7 +28,8 @@ OPENS_WITH = {"explore": ("canvas",), "compare": ("canvas",), "runs": ("curves",
 
 PAGES = ("home", "explore", "compare", "distance", "train", "runs")
 # Where the server is: Streamlit would guess "/explore" first, ask in vain and wait. And away with what it notes of each
-# rerun in the browser's list of timings, which nobody reads and nothing bounds: some 10 KB of memory a tick.
+# rerun in the browser's list of timings, which nobody reads and nothing bounds: `gfviz bench app --watch` shows what
+# comes of it on a bare page.
 FORGET_MS = 5_000
 HEAD = (
     "<script>window.__streamlit={BACKEND_BASE_URL:location.origin+"

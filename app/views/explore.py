@@ -26,7 +26,7 @@ SIZES = {"300": (300, 1500), "1 000": (1000, 5000), "3 000": (3000, 15000), "10 
 HEIGHT = 510
 CANVAS = "explore_canvas"
 # Seconds for which a page just opened sends nothing more: a browser given the cards and tables at once draws the graph
-# after them. So long a software renderer takes for a thousand nodes; with 0.4 s they come 0.15 s later.
+# after them. About as long as a software renderer takes for a thousand nodes.
 DRAWING = 0.8
 
 

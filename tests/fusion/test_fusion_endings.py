@@ -94,12 +94,8 @@ def test_a_run_that_died_at_its_last_checkpoint_trains_no_further(zoo, tmp_path:
     whole = fuse(config, train=sums(8))
     broken = create_run(parse_config(config), sums(8))
 
-    def die(event) -> None:
-        if event.kind == "checkpoint":
-            raise RuntimeError("the power is gone")
-
     with pytest.raises(RuntimeError, match="power"):
-        execute(broken, die)
+        execute(broken, power_cut(steps, "checkpoint"))
     resume(broken)
     for name in ("loss/total", "lr", "grad_norm"):
         first, second = (run.reader().series(name) for run in (whole, broken))

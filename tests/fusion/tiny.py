@@ -112,11 +112,11 @@ def sums(count: int = 24) -> list[Example]:
     return found
 
 
-def power_cut(step: int):
-    """An event hook that ends a training with a RuntimeError after that step, as nothing in the run expects."""
+def power_cut(step: int, kind: str = "step"):
+    """An event hook that ends a training with a RuntimeError after that step (or checkpoint), as nothing expects."""
 
     def die(event) -> None:
-        if event.kind == "step" and event.step >= step:
+        if event.kind == kind and event.step >= step:
             raise RuntimeError("the power is gone")
 
     return die

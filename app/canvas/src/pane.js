@@ -9,7 +9,7 @@ import { withAlpha } from "./theme.js";
 const FOCUS_LIMIT = 400; // neighbours drawn on hover
 const WIDEST = 2; // to which ratio of sides a layout is stretched
 const NUDGE = 14; // pixels that a key moves a node
-const MANY = 20000; // edges that are left out while the view moves
+const MANY = 20000; // edges: so many are drawn faintest, and left out while the view moves
 
 // Draws nothing and compiles nothing: hovered nodes are drawn on the layer above, and no edge is an arrow.
 class Nothing {
@@ -117,7 +117,7 @@ export class Pane {
     return this.model.groups[this.model.group[i]].color;
   }
 
-  /** Sigma without a graph: it works through one as soon as it has it, and once more when it learns of the box. */
+  /** Sigma, yet without a graph: the first it had would be worked through again once it knows the graph's box. */
   start() {
     this.sigma = new Sigma(new Graph(), this.stage, {
       allowInvalidContainer: true,
