@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gfviz.compiled import pointers
 from gfviz.gromov import native
 from gfviz.gromov.dual import solve
-from gfviz.gromov.native import pointers
 from gfviz.gromov.network import EPS
 from gfviz.gromov.rows import off_diagonal
 from gfviz.gromov.transport import Plan

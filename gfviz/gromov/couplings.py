@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 
+from gfviz.compiled import pointers
 from gfviz.gromov import native
 from gfviz.gromov.network import MeasureNetwork
 from gfviz.gromov.problem import Problem
@@ -124,7 +125,7 @@ def swap_match(c: np.ndarray, d: np.ndarray, match: np.ndarray, deadline: float 
     e = np.ascontiguousarray(d[np.ix_(match, match)])
     g = c @ e
     floor = ctypes.c_double(1e-14 * float(np.abs(np.diagonal(g)).sum()))
-    arrays = native.pointers(c, e, g, found)
+    arrays = pointers(c, e, g, found)
     # some hundred swaps at a time, so that a deadline and Ctrl-C are heard
     while library.gfviz_swap(len(c), *arrays, floor, 256) == 256 and time.perf_counter() < deadline:
         continue

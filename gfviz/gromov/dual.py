@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gfviz.compiled import pointers
 from gfviz.gromov import native
 from gfviz.gromov.network import EPS
 from gfviz.gromov.transport import Plan, assignment, solve_compiled, transport_duals
@@ -108,8 +109,8 @@ class QuadraticDual:
         if self._bases is None:
             self._bases = np.empty((n * m, n + m), dtype=np.int32), np.empty((n * m, n + m))
         work, links = np.empty(n * m + 4 * (n + m)), np.empty(5 * (n + m), dtype=np.int32)
-        costs, weights = native.pointers(self.quadratic, self.leader), native.pointers(p, q)
-        room = native.pointers(*self._bases, work, links)
+        costs, weights = pointers(self.quadratic, self.leader), pointers(p, q)
+        room = pointers(*self._bases, work, links)
         return float(library.gfviz_weighted_sweep(n, m, *costs, part, *weights, int(known), *room))
 
     def _transports_twin(self, share: float, p: np.ndarray, q: np.ndarray) -> float:
@@ -185,7 +186,7 @@ def _sweep(quadratic: np.ndarray, leader: np.ndarray, share: float, held: bool) 
     n = len(leader)
     work, links = np.empty(n**2 + 6 * n), np.empty(4 * n, dtype=np.int32)
     part = ctypes.c_double(share)
-    at, linear, *room = native.pointers(quadratic, leader, work, links)
+    at, linear, *room = pointers(quadratic, leader, work, links)
     return float(library.gfviz_dual_sweep(n, at, linear, part, int(held), *room))
 
 
@@ -197,7 +198,7 @@ def _extrapolate(now: np.ndarray, before: np.ndarray, pace: float) -> None:
         now += pace * (now - before)
         before[...] = old
         return
-    library.gfviz_extrapolate(ctypes.c_size_t(now.size), *native.pointers(now, before), ctypes.c_double(pace))
+    library.gfviz_extrapolate(ctypes.c_size_t(now.size), *pointers(now, before), ctypes.c_double(pace))
 
 
 def sweep_twin(quadratic: np.ndarray, leader: np.ndarray, share: float, held: bool = True) -> float:

@@ -12,6 +12,7 @@ import time
 
 import numpy as np
 
+from gfviz.compiled import pointers
 from gfviz.gromov import native
 from gfviz.gromov.couplings import transported
 from gfviz.gromov.problem import Problem
@@ -146,9 +147,9 @@ def _compiled_sweep(cost: SquareCost, plan: Plan, floor: float, deadline: float,
     at[plan.rows, plan.cols] = np.arange(size)
     c, d = np.ascontiguousarray(cost.c), np.ascontiguousarray(cost.d)
     field = np.ascontiguousarray(cost.field)
-    arrays = native.pointers(c, d, field, rows, cols, mass, at)
+    arrays = pointers(c, d, field, rows, cols, mass, at)
     step, places = np.empty(m), np.empty(m, dtype=np.int32)
-    work = native.pointers(step, places)
+    work = pointers(step, places)
     count, made, slot = ctypes.c_int(size), ctypes.c_int(0), 0
     limits = ctypes.c_double(floor), ctypes.c_double(_TINY), max(16, min(4096, 100_000_000 // (n * m)))
     while slot < count.value and made.value < moves and time.perf_counter() <= deadline:

@@ -1,4 +1,4 @@
-"""The C files of this package, compiled once for this machine; None where that cannot be (`gfviz.kernels.compiled`).
+"""The C files of this package, compiled once for this machine; None where that cannot be (`gfviz.compiled`).
 
 Everything in it has a Python twin that gives valid bounds too, only slower: nothing depends on a compiler.
 Measured (n = 64, one core): a sweep of the dual ascent 0.2 s in C against 3 s with scipy's assignments.
@@ -10,19 +10,12 @@ import ctypes
 import functools
 from pathlib import Path
 
-import numpy as np
-
-from gfviz.kernels.compiled import load_compiled
+from gfviz.compiled import load_compiled
 
 _SOURCES = tuple(Path(__file__).with_name(f"{name}.c") for name in ("assign", "dual", "rows", "search", "transports"))
 _HEADERS = (Path(__file__).with_name("vectors.h"),)
 # No fused multiply-add and no reordering of sums: they are the same on every machine that compiles this.
 _FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
-
-
-def pointers(*arrays: np.ndarray) -> list[ctypes.c_void_p]:
-    """Where the arrays begin. They must be contiguous, of the type that the C function reads, and outlive the call."""
-    return [ctypes.c_void_p(array.ctypes.data) for array in arrays]
 
 
 @functools.cache

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from gfviz.compiled import pointers
 from gfviz.gromov import native
 from gfviz.gromov.problem import Problem
 from gfviz.gromov.transport import Plan, assignment, monotone_assignment
@@ -104,7 +105,7 @@ def row_correlations(problem: Problem, exact: bool = False) -> np.ndarray:
     if library is not None and float(a.n) * b.n * (a.n + b.n) <= (EXACT_STEPS if exact else QUICK_STEPS):
         found = np.empty((a.n, b.n))
         arrays = [*_followed(*sorted_rows(a.dense, a.weights)), *_followed(*sorted_rows(b.dense, b.weights)), found]
-        library.gfviz_row_correlations(a.n, b.n, *native.pointers(*arrays))
+        library.gfviz_row_correlations(a.n, b.n, *pointers(*arrays))
         return found
     edges = cell_edges(CELLS)
     (mean_a, dev_a), (mean_b, dev_b) = (quantile_cells(x.dense, x.weights, edges) for x in (a, b))

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gfviz.kernels.compiled import FORBID, load_compiled
+from gfviz.compiled import FORBID, load_compiled
 
 # Beyond this the insertion sort of the chosen would show; nothing in the library keeps more than 128.
 MAX_K = 256

@@ -39,30 +39,31 @@ int gfviz_symmetric_means(const double *m, int64_t n, const double *weights, dou
         lanes sums[STRIP];
         memset(sums, 0, sizeof sums);
         for (int64_t j = top; j < whole; j += TILE) {
-            /* So many rows at once are more than the processor follows by itself. */
+            /* From memory, so many rows at once are more than the processor follows by itself. */
             for (int64_t i = top; i < end && i <= j; i++) __builtin_prefetch(m + i * n + j + 2 * TILE);
-            for (int c = 0; c < TILE && j + TILE < whole; c++)
-                for (int64_t i = top; i < end; i += TILE) __builtin_prefetch(m + (j + TILE + c) * n + i);
             for (int64_t i = top; i < end && i <= j; i += TILE) {
-                lanes *own = sums + (i - top);
-                for (int c = 0; c < TILE; c += LANES) {
-                    lanes v = load(weights + j + c), moved = {0, 0, 0, 0};
-                    for (int r = 0; r < TILE; r += LANES) {
-                        const double *x = m + (i + r) * n + j + c, *y = m + (j + c) * n + i + r, *u = weights + i + r;
+                lanes *own = sums + (i - top), moved[TILE / LANES] = {{0}};
+                for (int r = 0; r < TILE; r += LANES) {
+                    const double *u = weights + i + r;
+                    lanes s0 = own[r], s1 = own[r + 1], s2 = own[r + 2], s3 = own[r + 3];
+                    for (int c = 0; c < TILE; c += LANES) {
+                        const double *x = m + (i + r) * n + j + c, *y = m + (j + c) * n + i + r;
+                        lanes v = load(weights + j + c);
                         lanes y0 = load(y), y1 = load(y + n), y2 = load(y + 2 * n), y3 = load(y + 3 * n);
                         lanes t0 = even(y0, y1), t1 = odd(y0, y1), t2 = even(y2, y3), t3 = odd(y2, y3);
                         lanes x0 = load(x), x1 = load(x + n), x2 = load(x + 2 * n), x3 = load(x + 3 * n);
                         off |= ((words)x0 ^ (words)low(t0, t2)) | ((words)x1 ^ (words)low(t1, t3));
                         off |= ((words)x2 ^ (words)high(t0, t2)) | ((words)x3 ^ (words)high(t1, t3));
-                        own[r] += x0 * v;
-                        own[r + 1] += x1 * v;
-                        own[r + 2] += x2 * v;
-                        own[r + 3] += x3 * v;
-                        moved += x0 * u[0] + x1 * u[1] + x2 * u[2] + x3 * u[3];
+                        s0 += x0 * v, s1 += x1 * v, s2 += x2 * v, s3 += x3 * v;
+                        moved[c / LANES] += (x0 * u[0] + x1 * u[1]) + (x2 * u[2] + x3 * u[3]);
                     }
-                    if (j > i)
-                        for (int l = 0; l < LANES; l++) means[j + c + l] += moved[l];
+                    own[r] = s0, own[r + 1] = s1, own[r + 2] = s2, own[r + 3] = s3;
                 }
+                if (j > i)
+                    for (int c = 0; c < TILE; c += LANES) {
+                        lanes sum = load(means + j + c) + moved[c / LANES];
+                        memcpy(means + j + c, &sum, sizeof sum);
+                    }
             }
         }
         for (int64_t i = top; i < end; i++) {

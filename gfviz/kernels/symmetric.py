@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gfviz.kernels.compiled import load_compiled
+from gfviz.compiled import load_compiled
 
 # Below this numpy's two passes over what lies in the cache cost no more than the call.
 _MIN_SIZE = 96

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gfviz.compiled import FORBID
 from gfviz.kernels import symmetric
-from gfviz.kernels.compiled import FORBID
 
 
 @pytest.fixture(params=["compiled", "numpy"])

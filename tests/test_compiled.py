@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from gfviz.kernels import compiled
+from gfviz import compiled
 
 pytestmark = pytest.mark.skipif(
     os.name != "posix" or not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="no C compiler"

@@ -18,6 +18,10 @@ import tempfile
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
 
 FORBID = "GFVIZ_NO_COMPILE"
 
@@ -35,6 +39,16 @@ def load_compiled(
     True
     """
     return None if os.environ.get(FORBID, "0") not in ("", "0") else _load(sources, flags, headers)
+
+
+def pointers(*arrays: np.ndarray) -> list[ctypes.c_void_p]:
+    """Where the arrays begin. They must be contiguous, of the type that the C function reads, and outlive the call.
+
+    >>> import numpy as np
+    >>> [type(each).__name__ for each in pointers(np.ones(2))]
+    ['c_void_p']
+    """
+    return [ctypes.c_void_p(array.ctypes.data) for array in arrays]
 
 
 @lru_cache(maxsize=8)
