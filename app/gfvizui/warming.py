@@ -67,6 +67,7 @@ def warm() -> None:
     for name in SOON:
         _import(name)
     ready.set()
+    _compile()
     _count(0)
     with _giving_way():
         for name in LATER:
@@ -117,6 +118,13 @@ class _PutOff(Loader):
         while (left := _first + FIRST_SECONDS - time.monotonic()) > 0 and not _wanted.wait(left):
             pass
         self.loader.exec_module(module)
+
+
+def _compile() -> None:
+    """What a large graph is laid out with, once on a machine, while nobody waits."""
+    with contextlib.suppress(Exception):
+        native = importlib.import_module("gfviz.graph.native")
+        native.library(native.MIN_EDGES)
 
 
 def _import(name: str) -> None:

@@ -53,7 +53,9 @@ def visible_token(label: str, spaces: bool = True, limit: int = 200) -> str:
         body = label.strip(" ")
         lead = len(label) - len(label.lstrip(" ")) if body else len(label)
         tail = len(label) - lead - len(body)
-    return "␣" * lead + "".join(_visible(mark) for mark in body) + "␣" * tail
+    # Most tokens hold nothing to write out: asking once is cheaper than asking for every character.
+    plain = body.isprintable() and not _BLANK.search(body)
+    return "␣" * lead + (body if plain else "".join(_visible(mark) for mark in body)) + "␣" * tail
 
 
 def _visible(mark: str) -> str:

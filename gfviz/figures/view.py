@@ -67,8 +67,8 @@ def graph_view(
     Edges are the heaviest, and for every node the three of highest cosine C_ij / √(C_ii C_jj), so that no drawn node
     hangs in the air, or on the commonest tokens alone, because its weights are small. Nodes without any edge are left
     out unless nothing else is there. Deterministic. Raises `GfvizError` for limits below 1, and where more than 2^25
-    entries of C lie among the chosen nodes. Cost: a sparse product over these, then layout and communities: together
-    about a second for 1 000 nodes, four for 10 000.
+    entries of C lie among the chosen nodes. Cost: a sparse product over these, then layout and communities, which
+    `gfviz bench app` has within its first draws, cold.
     """
     if max_nodes < 1 or max_edges < 1:
         raise GfvizError("a view needs room for at least one node and one edge")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from inspect import signature
+from typing import Any
+
 import numpy as np
 from scipy import sparse
 from scipy.sparse.linalg import ArpackError, eigsh
 
+from gfviz.compiled import pointers
 from gfviz.errors import GfvizError
+from gfviz.graph import native
 
 ROUNDS = 120
 NEGATIVES = 4
@@ -20,8 +25,8 @@ def layout(n: int, i: np.ndarray, j: np.ndarray, weight: np.ndarray, seed: int =
     eigenvectors"); then `rounds` steps of the force of UMAP, a = b = 1 (McInnes, Healy, Melville 2018, section 3.2):
     every edge pulls, and each node is pushed by a few random ones, which costs O(edges + nodes) a round instead of
     O(nodes²). Nodes without edges are set on a ring outside. The same input and seed give the same positions on one
-    machine. Raises `GfvizError` for edges outside 0..n-1 or weights that are not finite. Cost: about a second at 5 000
-    nodes and 25 000 edges on one core.
+    machine (a graph in pieces: with scipy 1.17 or later). Raises `GfvizError` for edges outside 0..n-1 or weights that
+    are not finite. Cost: `rounds` · O(edges + nodes), compiled from `gfviz.graph.native.MIN_EDGES` edges on.
 
     >>> import numpy as np
     >>> at = layout(4, np.array([0, 2]), np.array([1, 3]), np.array([1.0, 1.0]))
@@ -85,7 +90,8 @@ def _spectral_start(n: int, i, j, normalised, random: np.random.Generator) -> np
     adjacency = sparse.coo_array((normalised, (i, j)), shape=(n, n)).tocsr()
     adjacency = adjacency + adjacency.T
     try:
-        _, vectors = eigsh(adjacency, k=3, which="LA", v0=np.full(n, 1 / np.sqrt(n)), tol=1e-3, maxiter=300)
+        start = np.full(n, 1 / np.sqrt(n))
+        _, vectors = eigsh(adjacency, k=3, which="LA", v0=start, tol=1e-3, maxiter=300, **_seeded(random))
         plane = vectors[:, [1, 0]]
     except ArpackError:
         # Nearly equal eigenvalues (many separate pieces): the forces sort out a random start as well.
@@ -95,28 +101,46 @@ def _spectral_start(n: int, i, j, normalised, random: np.random.Generator) -> np
     return RADIUS * (0.7 * ranks + 0.3 * plane / np.abs(plane).max(0)) + noise
 
 
+def _seeded(random: np.random.Generator) -> dict[str, Any]:
+    """What ARPACK goes on with where its start leads nowhere (a graph in pieces); older scipy draws it unasked."""
+    return {"rng": random} if "rng" in signature(eigsh).parameters else {}
+
+
 def _forces(at: np.ndarray, i, j, pull, random: np.random.Generator, rounds: int) -> np.ndarray:
     n = len(at)
-    at = np.ascontiguousarray(at.T)
     load = np.bincount(i, pull, n) + np.bincount(j, pull, n)
     # Repulsion in proportion to what a node's edges pull, as when every pull draws its own negative samples.
     push = 1.5 * load / NEGATIVES + 0.25
-    everyone = np.arange(n)
-    for step in range(rounds):
-        rate = 1.0 - step / rounds
+    # By how many places the nodes are turned against themselves to meet those that push them.
+    shifts = random.integers(1, n, size=(rounds, NEGATIVES)) if n > 1 else np.zeros((rounds, NEGATIVES), np.int64)
+    at = np.ascontiguousarray(at.T)
+    code = native.library(len(i))
+    if code is None:
+        _forces_in_numpy(at, i, j, pull, push, shifts)
+    else:
+        # Names of their own: a copy has to be there until the call is over.
+        i, j, pull = (np.ascontiguousarray(each) for each in (i, j, pull))
+        if code.gfviz_forces(n, len(i), *pointers(i, j, pull, push), rounds, NEGATIVES, *pointers(shifts, *at)):
+            raise MemoryError(f"no memory for the layout of {n} nodes")
+    return at.T.copy()
+
+
+def _forces_in_numpy(at: np.ndarray, i, j, pull, push, shifts: np.ndarray) -> None:
+    """The twin of `gfviz_forces` in forces.c, which moves `at` [2, n] in place: the same sums in the same order."""
+    everyone = np.arange(at.shape[1])
+    for step, turns in enumerate(shifts):
+        rate = 1.0 - step / len(shifts)
         move = np.empty_like(at)
         apart = at[:, i] - at[:, j]
         drawn = -2.0 * pull / (1.0 + (apart**2).sum(0))
         for axis in range(2):
             force = np.clip(drawn * apart[axis], -4, 4)
-            move[axis] = np.bincount(i, force, n) - np.bincount(j, force, n)
-        for _ in range(NEGATIVES):
-            other = (everyone + random.integers(1, n)) % n if n > 1 else everyone
-            away = at - at[:, other]
+            move[axis] = np.bincount(i, force, len(everyone)) - np.bincount(j, force, len(everyone))
+        for turn in turns:
+            away = at - at[:, (everyone + turn) % len(everyone)]
             square = (away**2).sum(0)
             move += np.clip(push * 2.0 / ((0.05 + square) * (1.0 + square)) * away, -4, 4)
         move -= 0.004 * at
-        length = np.hypot(move[0], move[1])
+        length = np.sqrt((move**2).sum(0))
         # Hubs add up hundreds of pulls: bound the step, not the force.
         at += rate * move * np.minimum(1.0, 2.0 / np.maximum(length, 1e-12))
-    return at.T.copy()

@@ -34,6 +34,14 @@ def test_same_seed_same_positions_other_seed_others():
     assert not np.array_equal(layout(240, i, j, weight, seed=3), layout(240, i, j, weight, seed=4))
 
 
+def test_a_graph_in_pieces_is_laid_out_the_same_again():
+    # Equal pieces have equal eigenvalues: the search for the plane ends early and begins again somewhere.
+    for pieces in (2, 5, 40):
+        i = 2 * np.arange(pieces)
+        first, again = (layout(2 * pieces, i, i + 1, np.ones(pieces), seed=1) for _ in range(2))
+        assert np.array_equal(first, again)
+
+
 def test_heavier_edge_is_shorter():
     # A star of two leaves, one held ten thousand times harder than the other, both tied to far groups of their own.
     i, j, weight, _ = planted(40, 1)
