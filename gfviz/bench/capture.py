@@ -29,7 +29,7 @@ def run(device: torch.device, size: str) -> list[Row]:
     def captured() -> None:
         capture(model, texts, tokenizer=tokenizer, nodes="rank", batch_tokens=per_batch * ids.shape[1])
 
-    seconds = times({"bare": bare, "capture": captured}, device, 3 if full else 1)
+    seconds = times({"bare": bare, "capture": captured}, device, 5 if full else 1)
     tokens = ids.numel()
     speed, peer = (tokens / statistics.median(seconds[name]) for name in ("capture", "bare"))
     parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6

@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -208,6 +209,7 @@ def _losses(
             peer=peer,
             ratio=None if peer is None else peer / value,
             target=">= 50" if largest and device.type == "cpu" else None,
+            compared=True,
         ),
         _memory_row(
             f"losses · the same, peak memory beyond inputs and their gradient, {shape} (ratio: peer / ours)",
@@ -270,7 +272,7 @@ def once(run: Callable[[], object], device: torch.device) -> tuple[float, float 
 def _memory_row(name: str, ours: float | None, theirs: float | None, target: str | None = None) -> Row:
     of = None if ours is None or theirs is None else theirs / max(ours, 1.0)
     mb = [None if value is None else value / 1e6 for value in (ours, theirs)]
-    return make_row(name, mb[0], "MB", peer=mb[1], ratio=of, target=target)
+    return make_row(name, mb[0], "MB", peer=mb[1], ratio=of, target=target, compared=True)
 
 
 def distilled(student: TopKLogits, teachers: Sequence[TopKLogits]) -> Tensor:
@@ -308,7 +310,7 @@ def trl_step(student: Tensor, teacher: Tensor) -> Callable[[], object] | None:
         from trl.experimental.gold.gold_trainer import ULDLoss
     except ImportError:
         return None
-    settings = SimpleNamespace(
+    settings: Any = SimpleNamespace(  # the part of its configuration that the loss reads
         uld_crossentropy_weight=0.0,
         uld_distillation_weight=1.0,
         uld_student_temperature=1.0,

@@ -46,13 +46,18 @@ def make_row(
     peer: float | None = None,
     ratio: float | None = None,
     target: str | None = None,
+    compared: bool = False,
 ) -> Row:
     """A row whose `met` follows from `ratio`, or `value` where there is none, and `target`.
 
+    `compared`: the target is about a peer. Where that is not installed, nothing is met and nothing missed.
+
     >>> make_row("read", 2.0, "s", ratio=1.5, target="<= 3").met
     True
+    >>> make_row("loss (ratio: peer / ours)", 60.0, "ms", target=">= 50", compared=True).met is None
+    True
     """
-    tested = value if ratio is None else ratio
+    tested = ratio if compared or ratio is not None else value
     met = None
     if target is not None and tested is not None and math.isfinite(tested):
         sense, bound = target.split()
