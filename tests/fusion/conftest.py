@@ -1,5 +1,6 @@
 """Shared tiny models; one thread, so that sums have one order."""
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,7 +32,8 @@ def ends_workers(tmp_path: Path) -> Iterator[None]:
     yield
     started = [child for child in psutil.Process().children(recursive=True) if _named_in(child, str(tmp_path))]
     for process in started:
-        process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
     psutil.wait_procs(started, 10)
 
 
