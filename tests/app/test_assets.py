@@ -77,7 +77,8 @@ def test_scripts_come_whole_and_for_ever(assets, tmp_path):
 
 
 @pytest.mark.parametrize("path, ours", [("/explore", ["canvas"]), ("/runs", ["curves"]), ("/", []), ("/train", [])])
-def test_a_page_names_what_it_will_want_and_nothing_else_changes(assets, tmp_path, path, ours):
+def test_a_page_names_what_it_will_want_and_nothing_else_changes(assets, tmp_path, monkeypatch, path, ours):
+    monkeypatch.setattr(assets, "WANTED", ("Html", "Button"))
     application = assets.Assets(page, make_static(tmp_path))
     head, body = ask(application, path)
     headers = dict(head["headers"])
