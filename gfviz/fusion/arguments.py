@@ -23,11 +23,19 @@ def training_arguments(config: FusionConfig, run: RunDirectory) -> Any:
     try:
         return TrainingArguments(**values)
     except (ValueError, TypeError, AttributeError, LookupError, ImportError, OSError) as error:
+        _forget_deepspeed()
         text = " ".join(str(error).split()) or type(error).__name__
         # DeepSpeed's file is read by a library that does not say what for.
         key = next((ours for theirs, ours in _KEYS.items() if theirs in text.lower()), None)
         key = key or ("deepspeed" if config.training.deepspeed else "fsdp_config" if config.training.fsdp else None)
         raise GfvizError(f"training{f'.{key}' if key else ''}: transformers refuses it: {text[:300]}") from error
+
+
+def _forget_deepspeed() -> None:
+    """Undo what a refused DeepSpeed file leaves: as long as its error is kept, no model could be loaded."""
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()
 
 
 def _check_reporters(training: TrainingConfig) -> None:

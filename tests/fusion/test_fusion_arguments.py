@@ -38,6 +38,15 @@ def test_what_transformers_refuses_names_the_key(tmp_path: Path, training: dict,
     assert "\n" not in str(caught.value)
 
 
+def test_a_refused_deepspeed_file_leaves_nothing_behind(tmp_path: Path) -> None:
+    from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+
+    with pytest.raises(GfvizError) as caught:
+        arguments(tmp_path, deepspeed="nowhere.json")
+    # Loading a model asks this; whoever keeps the error keeps what transformers had half made.
+    assert not is_deepspeed_zero3_enabled(), caught
+
+
 def test_the_configuration_is_not_written_into(tmp_path: Path) -> None:
     given = {"fsdp_transformer_layer_cls_to_wrap": ["Layer"], "version": 2}
     made, config = arguments(tmp_path, fsdp="full_shard", fsdp_config=given)
