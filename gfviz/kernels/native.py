@@ -20,8 +20,8 @@ from gfviz.compiled import FORBID, load_compiled
 
 # Beyond this the insertion sort of the chosen would show; nothing in the library keeps more than 128.
 MAX_K = 256
-# Smaller vocabularies cost microseconds either way and should not wait for a compiler.
-MIN_VOCABULARY = 8192
+# The steps of a model with fewer tokens cost little either way and should not wait for a compiler.
+MIN_VOCABULARY = 4096
 _KINDS = {torch.float32: 0, torch.bfloat16: 1}
 # Elements below which a second thread costs more than it saves.
 _ELEMENTS_PER_THREAD = 1 << 22
