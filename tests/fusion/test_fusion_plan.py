@@ -301,6 +301,7 @@ def _written(folder: Path, mapping: dict) -> Path:
 
 @pytest.mark.long
 def test_adapters_leave_the_weights_without_gradients() -> None:
+    pytest.importorskip("peft", reason="peft is not installed (extra `lora`)")
     config = make_model("llama", 500, width=64).config
     whole, low_rank = training_memory(config, SHAPE), training_memory(config, SHAPE, lora=LoraConfig(rank=2))
     assert low_rank.trainable == low_rank.gradients // 4 < 0.1 * whole.trainable
