@@ -97,6 +97,12 @@ def _fault(item: Any) -> str:
     elif item["type"] == "missing":
         text = "is missing"
     elif not isinstance(item.get("input"), dict | list):
-        given = item.get("input")
-        text += f" (got {given[:60]!r})" if isinstance(given, str) else f" (got {str(given)[:60]})"
+        text += f" (got {_shown(item.get('input'))})"
     return " ".join((f"{place}: {text}" if place else text).split())[:300]
+
+
+def _shown(given: object) -> str:
+    try:
+        return repr(given[:60]) if isinstance(given, str) else str(given)[:60]
+    except ValueError:  # Python writes no integer of more than 4300 digits out
+        return "a number of thousands of digits"

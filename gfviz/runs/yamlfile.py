@@ -12,6 +12,8 @@ from gfviz.files import is_text, read_small_text
 # PyYAML reads some 100 KB a second, and takes quadratic time over brackets in brackets.
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 32
+# No float is larger than 2 to this, and Python writes no integer of more than 4300 digits out, in a message or a file.
+MAX_BITS = 1024
 _TOO_LONG = f"it takes more than the {MAX_BYTES >> 10} KB that are read"
 _MERGE = "tag:yaml.org,2002:merge"
 
@@ -42,6 +44,12 @@ class _Loader(yaml.SafeLoader):
                 f"line {node.start_mark.line + 1} holds half a character (\\ud800 to \\udfff)"
             ) from error
 
+    def construct_yaml_int(self, node: Any) -> int:
+        value = super().construct_yaml_int(node)
+        if value.bit_length() > MAX_BITS:
+            raise yaml.YAMLError(f"line {node.start_mark.line + 1} holds a number of more than {MAX_BITS} bits")
+        return value
+
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         # Before what `<<` brings in is merged: a key beside it replaces one of those, which is what `<<` is for.
         lines: dict[Any, int] = {}
@@ -53,6 +61,9 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.YAMLError(f"the key {str(key)[:60]!r} stands in lines {lines[key]} and {line}: keep one")
             lines[key] = line
         return super().construct_mapping(node, deep)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -112,8 +123,8 @@ def read_mapping(path: Path, what: str = "the configuration") -> dict[str, Any]:
 
 def dump_mapping(values: Mapping[str, Any]) -> str:
     """A mapping as YAML that `read_mapping` reads back. Raises `GfvizError` with the reason alone where it cannot."""
-    _check_extent(values)
     try:
+        _check_extent(values)
         text = yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
         size = len(text.encode("utf-8"))
     except (yaml.YAMLError, ValueError) as error:

@@ -35,6 +35,8 @@ def changed(**values) -> dict:
         (changed(version=2), "version"),
         (changed(seed=-1), "seed"),
         (changed(training={"steps": 10**23}), "training.steps"),
+        (changed(training={"steps": 1 << 50_000}), "training.steps"),
+        (changed(loss={"lambda": -(1 << 50_000)}), "loss.lambda"),
         (changed(training={"epochs": 1e300}), "training.epochs"),
         (changed(training={"steps": 5, "batch_size": 10**21}), "training.batch_size"),
         (changed(training={"steps": 5, "report_to": ["nonsense"]}), "training.report_to: 'nonsense' is unknown"),

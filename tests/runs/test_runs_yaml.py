@@ -47,6 +47,15 @@ def test_half_a_character_is_refused(text: str) -> None:
         parse_yaml(text)
 
 
+@pytest.mark.parametrize("number", ["0x" + "f" * 5000, "-0b" + "1" * 1025, "1" * 4000, "1:" * 400 + "1", "1" * 5000])
+def test_a_number_that_nothing_can_write_out_is_refused(number: str) -> None:
+    for text in (f"a: {number}", f"a: [{number}]", f"{number}: a"):
+        with pytest.raises(GfvizError) as caught:
+            parse_yaml(text)
+        assert len(str(caught.value)) <= 300
+    assert parse_yaml("a: 0x" + "f" * 256) == {"a": 2**1024 - 1}
+
+
 def test_json_with_a_character_of_two_escapes_is_read() -> None:
     assert parse_yaml(json.dumps({"a": "😀"})) == {"a": "😀"}
 
