@@ -22,7 +22,8 @@ OURS = "/gfviz/"
 FOREVER = b"public, immutable, max-age=31536000"
 _IMPORTED = re.compile(r"""(?:from|import)\s*["']\./([A-Za-z0-9._-]+\.js)["']""")
 # Streamlit's chunks to fetch with the page, by the name before the hash: what our components stand in, and no more.
-# With others named too first draws came later: React shows what it waited for in turns, and theirs is then the first.
+# With others named too first draws come later (`gfviz bench app`), it seems because React shows what it waited for in
+# turns, and theirs is then the first.
 WANTED = ("BidiComponent",)
 # Which of our scripts a page opens with.
 OPENS_WITH = {"explore": ("canvas",), "compare": ("canvas",), "runs": ("curves",)}

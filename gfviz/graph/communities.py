@@ -20,8 +20,8 @@ def communities(
     Louvain on weighted modularity (Blondel et al. 2008) with the queue of Traag, Waltman and van Eck 2019 (section
     "fast local move"): only nodes beside a change are looked at again. Nodes without edges stay alone. Deterministic by
     seed. Negative weights (z-scored graphs) count by size, as they are drawn. Raises `GfvizError` for edges outside
-    0..n-1 or weights that are not finite. Cost: O(edges) a pass over the nodes, a few
-    passes; compiled from `gfviz.graph.native.MIN_EDGES` edges on, far slower where nothing can be compiled.
+    0..n-1 or weights that are not finite. Cost: O(edges) a pass over the nodes, a few passes; compiled from
+    `gfviz.graph.native.MIN_EDGES` edges on, far slower where nothing can be compiled.
 
     >>> import numpy as np
     >>> communities(5, np.array([0, 1, 0, 3]), np.array([1, 2, 2, 4]), np.ones(4)).tolist()

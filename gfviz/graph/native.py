@@ -9,13 +9,11 @@ import ctypes
 import functools
 from pathlib import Path
 
-from gfviz.compiled import load_compiled
+from gfviz.compiled import EXACT_FLAGS, load_compiled
 
 # Graphs with fewer edges cost milliseconds either way and should not wait for a compiler.
 MIN_EDGES = 2000
 _SOURCES = tuple(Path(__file__).with_name(f"{name}.c") for name in ("forces", "moves"))
-# No fused multiply-add: its result would not be that of Python.
-_FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
 
 
 def library(edges: int) -> ctypes.CDLL | None:
@@ -25,7 +23,7 @@ def library(edges: int) -> ctypes.CDLL | None:
 
 @functools.cache
 def _library() -> ctypes.CDLL | None:
-    loaded = load_compiled(_SOURCES, _FLAGS)
+    loaded = load_compiled(_SOURCES, EXACT_FLAGS)
     if loaded is None:
         return None
     pointer, size, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double

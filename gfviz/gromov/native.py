@@ -10,18 +10,16 @@ import ctypes
 import functools
 from pathlib import Path
 
-from gfviz.compiled import load_compiled
+from gfviz.compiled import EXACT_FLAGS, load_compiled
 
 _SOURCES = tuple(Path(__file__).with_name(f"{name}.c") for name in ("assign", "dual", "rows", "search", "transports"))
 _HEADERS = (Path(__file__).with_name("vectors.h"),)
-# No fused multiply-add and no reordering of sums: they are the same on every machine that compiles this.
-_FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
 
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The compiled kernels, or None (no compiler, no private cache folder, another platform, GFVIZ_NO_COMPILE=1)."""
-    loaded = load_compiled(_SOURCES, _FLAGS, _HEADERS)
+    loaded = load_compiled(_SOURCES, EXACT_FLAGS, _HEADERS)
     if loaded is None:
         return None
     loaded.gfviz_assign.restype = ctypes.c_double
